@@ -1,0 +1,315 @@
+"""Recipes: every setting of a run, declared once, with its default and one line about it.
+
+A recipe is a YAML file; `key=value` words of the command line override it. Nothing here looks at
+the machine, and a bad value is refused, never repaired.
+"""
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal, Self, TypeVar
+
+import yaml
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
+
+S = TypeVar("S", bound="Settings")
+Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
+
+
+class Settings(BaseModel):
+    """Base of all settings: frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class AdapterConfig(Settings):
+    """How encoder frames become language-model embeddings."""
+
+    kind: Literal["conformer", "mlp"] = "conformer"
+    """conformer is the paper's; mlp stacks and projects, a form that llama.cpp can run."""
+
+    stack: PositiveInt = 4
+    """Encoder frames joined into one embedding: 4 turns Whisper's 20 ms steps into 80 ms."""
+
+    width: PositiveInt = 512
+    """Channels inside the adapter."""
+
+    layers: PositiveInt = 2
+    """Conformer layers."""
+
+    heads: PositiveInt = 8
+    """Attention heads of a Conformer layer; must divide width."""
+
+    kernel: PositiveInt = 9
+    """Embeddings that the depthwise convolution sees at once."""
+
+    dropout: Fraction = 0.1
+    """Dropout inside the Conformer layers, in training."""
+
+    @model_validator(mode="after")
+    def _heads_divide_width(self) -> Self:
+        if self.width % self.heads:
+            raise ValueError(
+                f"heads is {self.heads}, which does not divide width {self.width}; choose a divisor"
+            )
+        return self
+
+
+class LoraConfig(Settings):
+    """Low-rank updates on every linear layer, in PEFT's terms."""
+
+    rank: PositiveInt = 32
+    """Rank of the update."""
+
+    alpha: PositiveFloat = 32
+    """The update is scaled by alpha / rank."""
+
+    dropout: Fraction = 0.0
+    """Dropout before the update, in training."""
+
+
+class TrainedParts(Settings):
+    """What of each part is trained; the adapter always is, fully."""
+
+    encoder: Literal["frozen", "lora", "full"] = "frozen"
+    """full is the paper's choice, and wants more data than frozen."""
+
+    llm: Literal["frozen", "lora"] = "lora"
+    """frozen trains a voice for a model that is not allowed to change."""
+
+
+class ModelConfig(Settings):
+    """The parts of a speech language model."""
+
+    llm: str = "smollm2-135m"
+    """Hub id, folder, or alias of a packaged part."""
+
+    encoder: str = "whisper-base"
+    """Hub id, folder, or alias of a packaged part: a Whisper or Parakeet model."""
+
+    adapter: AdapterConfig = AdapterConfig()
+    """How encoder frames become language-model embeddings."""
+
+    lora: LoraConfig = LoraConfig()
+    """Low-rank updates, where `train` asks for them."""
+
+    train: TrainedParts = TrainedParts()
+    """What of each part is trained."""
+
+    audio_token: str | None = None
+    """Token that holds an audio embedding's place; null takes one that the LLM never uses."""
+
+
+class SourceConfig(Settings):
+    """One source of the blend: conversations and how often they are drawn."""
+
+    name: str
+    """Name in logs and reports."""
+
+    path: str
+    """JSONL file of conversations, or a glob of several; relative to the recipe's folder."""
+
+    weight: PositiveFloat = 1.0
+    """Share of the conversations that are drawn, relative to the other sources."""
+
+
+class LearningRates(Settings):
+    """Peak learning rate of each trained part."""
+
+    adapter: PositiveFloat = 1e-3
+    """The adapter starts from nothing, so it learns fastest."""
+
+    lora: PositiveFloat = 4e-4
+    """Low-rank updates of the language model (and of the encoder, if it has them)."""
+
+    encoder: PositiveFloat = 1e-5
+    """The encoder's own weights, when they are trained fully."""
+
+
+class SpecAugmentConfig(Settings):
+    """Masks over the features of each clip in training (Park et al. 2019); the paper's counts."""
+
+    freq_masks: NonNegativeInt = 2
+    """Number of masks over mel bins."""
+
+    freq_width: NonNegativeInt = 27
+    """Widest frequency mask, in mel bins."""
+
+    time_masks: NonNegativeInt = 10
+    """Number of masks over time."""
+
+    time_width: Fraction = 0.05
+    """Widest time mask, as a share of the clip."""
+
+
+class TrainConfig(Settings):
+    """The optimisation."""
+
+    steps: PositiveInt = 1000
+    """Optimiser steps."""
+
+    tokens_per_batch: PositiveInt = 2048
+    """Positions of a batch, audio and text together; a single longer conversation is refused."""
+
+    lr: LearningRates = LearningRates()
+    """Peak learning rate of each part."""
+
+    warmup: NonNegativeInt = 100
+    """Steps over which the learning rates rise from zero; they then fall along a cosine."""
+
+    final_lr: Fraction = 0.01
+    """Learning rates at the last step, as a share of their peak."""
+
+    betas: tuple[Fraction, Fraction] = (0.9, 0.98)
+    """AdamW's decay rates; the paper's."""
+
+    weight_decay: NonNegativeFloat = 1e-3
+    """AdamW's decoupled weight decay, on matrices only."""
+
+    clip_norm: PositiveFloat = 1.0
+    """Gradients are scaled down to this norm over all trained weights."""
+
+    ctc_weight: NonNegativeFloat = 0.3
+    """Weight of the auxiliary CTC loss through the LLM's embedding table; 0 switches it off."""
+
+    spec_augment: SpecAugmentConfig | None = SpecAugmentConfig()
+    """Feature masks; null for none."""
+
+    seed: NonNegativeInt = 0
+    """Decides the order of the data, the masks, the dropout and the first weights."""
+
+    precision: Literal["bf16", "fp32"] = "bf16"
+    """bf16 computes in bfloat16 and keeps what is trained in float32."""
+
+    save_every: PositiveInt = 200
+    """Steps between checkpoints."""
+
+    keep: PositiveInt = 2
+    """Newest checkpoints that are kept."""
+
+    log_every: PositiveInt = 10
+    """Steps between lines of the log."""
+
+    @model_validator(mode="after")
+    def _warmup_ends_before_the_run(self) -> Self:
+        if self.warmup >= self.steps:
+            raise ValueError(
+                f"warmup is {self.warmup}, but the run has {self.steps} steps; choose a smaller one"
+            )
+        return self
+
+
+class Recipe(Settings):
+    """Everything about one run."""
+
+    run: str
+    """Folder of the run: checkpoints, logs, report. Relative to the current folder."""
+
+    model: ModelConfig = ModelConfig()
+    """The parts and what of them is trained."""
+
+    blend: Annotated[tuple[SourceConfig, ...], Field(min_length=1)]
+    """The sources of conversations."""
+
+    train: TrainConfig = TrainConfig()
+    """The optimisation."""
+
+    @model_validator(mode="after")
+    def _source_names_differ(self) -> Self:
+        names = [source.name for source in self.blend]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"blend names '{twice[0]}' twice; each source needs its own name")
+        return self
+
+
+def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe and apply `key=value` overrides such as `train.steps=10`.
+
+    Paths of the blend become absolute. Raises ValueError that names the file and the key.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"{path}: no such recipe; name a YAML file such as recipes/demo.yaml")
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(tree, dict):
+        raise ValueError(f"{path}: a recipe must be a mapping with 'run' and 'blend'")
+    for override in overrides:
+        _set(tree, override)
+    recipe = validate(Recipe, tree, str(path))
+    folder = path.parent.absolute()
+    blend = tuple(s.model_copy(update={"path": str(folder / s.path)}) for s in recipe.blend)
+    return recipe.model_copy(update={"blend": blend})
+
+
+def validate(kind: type[S], tree: object, where: str) -> S:
+    """Return settings of `kind` from parsed YAML or JSON.
+
+    Raises ValueError with one sentence for the first thing that is wrong.
+    """
+    try:
+        return kind.model_validate(tree)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ValueError(f"{where}: {_explain(kind, first['loc'], first)}") from None
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """Return the recipe as YAML, every default written out."""
+    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _set(tree: dict, override: str) -> None:
+    key, separator, value = override.partition("=")
+    if not separator or not key:
+        raise ValueError(f"'{override}' is no override; write key=value, such as train.steps=10")
+    *parents, last = key.split(".")
+    for parent in parents:
+        tree = tree.setdefault(parent, {})
+        if not isinstance(tree, dict):
+            raise ValueError(f"'{override}': '{parent}' is a value, not a group of settings")
+    tree[last] = yaml.safe_load(value)
+
+
+def _explain(kind: type[Settings], loc: tuple[int | str, ...], error: object) -> str:
+    assert isinstance(error, dict)
+    key = ".".join(map(str, loc)) or "recipe"
+    if error["type"] != "extra_forbidden":
+        given = "" if error["type"] == "missing" else f", not {error['input']!r:.60}"
+        message = error["msg"].removeprefix("Value error, ")
+        return f"'{key}': {message}{given if 'Value error' not in error['msg'] else ''}"
+    known = _fields_at(kind, loc[:-1])
+    near = difflib.get_close_matches(str(loc[-1]), known, n=1)
+    hint = f"did you mean '{near[0]}'?" if near else f"known here: {', '.join(known)}"
+    return f"unknown key '{key}'; {hint}"
+
+
+def _fields_at(kind: type[BaseModel], loc: Sequence[int | str]) -> list[str]:
+    """Return the known keys of the settings group that `loc` leads to."""
+    schema = kind.model_json_schema()
+    node = schema
+    for step in loc:
+        node = _resolve(schema, node)
+        node = node.get("items", node) if isinstance(step, int) else node["properties"][step]
+    return sorted(_resolve(schema, node).get("properties", {}))
+
+
+def _resolve(schema: dict, node: dict) -> dict:
+    while "$ref" in node or "anyOf" in node:
+        if "anyOf" in node:
+            node = next(option for option in node["anyOf"] if option.get("type") != "null")
+        else:
+            node = schema["$defs"][node["$ref"].rsplit("/", 1)[1]]
+    return node

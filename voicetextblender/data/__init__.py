@@ -1,0 +1,1 @@
+"""Conversations from corpora to packed batches: import, records, blend, load."""

@@ -1,0 +1,132 @@
+"""Importing corpora: each function here turns a corpus as found into conversations and clips.
+
+Every importer takes a folder to write, fills it with `clips/…` and `<task>-<languages>.jsonl`, and
+returns an `ImportReport` that counts what it left out and why. What is peculiar to one corpus has a
+file of its own beside this one.
+"""
+
+import gzip
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from voicetextblender import audio
+from voicetextblender.chat import Audio, Conversation, assistant, to_line, user
+from voicetextblender.data.asterisk import NO_TRANSLATION, read_listing
+from voicetextblender.text import transcribe_instruction, translate_instruction
+
+
+@dataclass(frozen=True, slots=True)
+class ImportReport:
+    """What an importer kept, and what it left out."""
+
+    kept: int
+    """Clips."""
+    hours: float
+    dropped: Mapping[str, int]
+    """The number of entries left out, by reason."""
+
+
+# Speaker and licence, as the packages' copyright file has them; one person speaks en and es.
+_ASTERISK_VOICES = {
+    "en": ("allison-smith", "CC-BY-SA-3.0"),
+    "es": ("allison-smith", "CC-BY-SA-3.0"),
+    "fr": ("june-wallack", "CC-BY-SA-3.0"),
+    "it": ("carlo-flora", "CC-BY-3.0"),
+    "ru": ("ivrvoice-ru", "CC-BY-3.0"),
+}
+
+
+def import_asterisk(
+    out: Path,
+    languages: Sequence[str] = ("en", "es", "fr", "it", "ru"),
+    sounds: Path = Path("/usr/share/asterisk/sounds"),
+    docs: Path = Path("/usr/share/doc"),
+) -> ImportReport:
+    """Import the telephone prompts of Debian's `asterisk-core-sounds-XX-g722`.
+
+    Writes `clips/XX/key.opus`, `asr-XX.jsonl`, and, as the same key in two languages is a
+    translation, `ast-XX-en.jsonl` and `ast-en-XX.jsonl`. Raises ValueError for another language,
+    FileNotFoundError if a package is not installed.
+    """
+    dropped: Counter[str] = Counter()
+    clips: dict[str, dict[str, Audio]] = {}
+    for lang in languages:
+        if lang not in _ASTERISK_VOICES:
+            raise ValueError(
+                f"the asterisk importer knows no language '{lang}'; "
+                f"use some of {', '.join(_ASTERISK_VOICES)}"
+            )
+        texts, left_out = read_listing(_asterisk_listing(lang, docs), lang)
+        clips[lang], mute = _asterisk_clips(lang, texts, sounds / lang, out)
+        dropped.update(left_out + mute)
+        asr = [_asterisk_conversation(key, lang, clip) for key, clip in clips[lang].items()]
+        _write_lines(out / f"asr-{lang}.jsonl", asr)
+    for lang in languages:
+        if lang == "en" or "en" not in clips:
+            continue
+        for source, target in ((lang, "en"), ("en", lang)):
+            ast = [
+                _asterisk_conversation(key, source, clip, target, clips[target][key].text)
+                for key, clip in clips[source].items()
+                if key in clips[target] and not NO_TRANSLATION.match(key)
+            ]
+            _write_lines(out / f"ast-{source}-{target}.jsonl", ast)
+    durations = [clip.duration or 0.0 for of_lang in clips.values() for clip in of_lang.values()]
+    return ImportReport(len(durations), sum(durations) / 3600, dict(dropped))
+
+
+def _asterisk_listing(lang: str, docs: Path) -> list[str]:
+    path = docs / f"asterisk-core-sounds-{lang}" / f"core-sounds-{lang}.txt.gz"
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path}: no listing of the '{lang}' prompts; run "
+            f"`apt-get install asterisk-core-sounds-{lang}-g722`, and where dpkg leaves out "
+            f"/usr/share/doc, as in slim containers, let it keep this file"
+        )
+    with gzip.open(path, "rt", encoding="utf-8-sig") as file:
+        return file.readlines()
+
+
+def _asterisk_clips(
+    lang: str, texts: Mapping[str, str], sounds: Path, out: Path
+) -> tuple[dict[str, Audio], Counter[str]]:
+    """Encode the recordings that have a text, and count the entries that lack one of the two."""
+    found = {
+        path.relative_to(sounds).with_suffix("").as_posix(): path for path in sounds.rglob("*.g722")
+    }
+    if not found:
+        raise FileNotFoundError(
+            f"{sounds}: no recordings of the '{lang}' prompts; run "
+            f"`apt-get install asterisk-core-sounds-{lang}-g722`"
+        )
+    clips: dict[str, Audio] = {}
+    for key in sorted(texts.keys() & found.keys()):
+        samples = audio.load(found[key])
+        name = f"clips/{lang}/{key}.opus"
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        audio.save(out / name, samples)
+        duration = round(samples.size / audio.SAMPLE_RATE, 3)
+        clips[key] = Audio(name, duration=duration, text=texts[key])
+    return clips, Counter({"text without a recording": len(texts) - len(clips)})
+
+
+def _asterisk_conversation(
+    key: str, lang: str, clip: Audio, target: str | None = None, answer: str | None = None
+) -> Conversation:
+    """Ask for the clip's transcript, or, given a target language and its text, a translation."""
+    speaker, license = _ASTERISK_VOICES[lang]
+    meta = {"speaker": speaker, "license": license, "source": f"asterisk-core-sounds-{lang} 1.6.1"}
+    name = key.replace("/", "-")
+    if target is None or answer is None:
+        turns = (user(transcribe_instruction(lang), clip), assistant(clip.text or ""))
+        return Conversation(f"asterisk-{lang}-{name}", turns, "asr", lang, meta)
+    turns = (user(translate_instruction(lang, target), clip), assistant(answer))
+    meta["target_lang"] = target
+    return Conversation(f"asterisk-{lang}-{target}-{name}", turns, "ast", lang, meta)
+
+
+def _write_lines(path: Path, conversations: Iterable[Conversation]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(to_line(c) + "\n" for c in conversations), encoding="utf-8")

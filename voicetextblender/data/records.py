@@ -1,0 +1,89 @@
+"""Conversations on disk: JSON lines that are indexed, not loaded."""
+
+import glob
+from array import array
+from pathlib import Path
+
+from voicetextblender.audio import load
+from voicetextblender.chat import Audio, Conversation, parse_line
+
+
+class Records:
+    """A source's conversations, by number; each is read from its file when it is asked for."""
+
+    def __init__(self, pattern: str) -> None:
+        """Index the JSONL file, or the files of a glob in the order of their names.
+
+        Raises ValueError if there is none, or if they hold no line.
+        """
+        self.files = [Path(path) for path in sorted(glob.glob(pattern, recursive=True))]
+        if not self.files:
+            raise ValueError(f"{pattern}: no such file; name a JSONL file of conversations")
+        self._starts: list[array[int]] = [_line_starts(path) for path in self.files]
+        if not len(self):
+            raise ValueError(
+                f"{pattern}: no conversations in it; each line must be one JSON object"
+            )
+
+    def __len__(self) -> int:
+        return sum(map(len, self._starts))
+
+    def __getitem__(self, index: int) -> Conversation:
+        """Read conversation `index`. Raises ValueError that names file and line."""
+        number = index
+        for path, starts in zip(self.files, self._starts, strict=True):
+            if number < len(starts):
+                return self._read(path, starts[number], number)
+            number -= len(starts)
+        raise IndexError(f"conversation {index} of {len(self)}")
+
+    def _read(self, path: Path, start: int, number: int) -> Conversation:
+        with path.open("rb") as file:
+            file.seek(start)
+            line = file.readline()
+        try:
+            text = line.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path}:{number + 1}: not UTF-8 ({error.reason})") from None
+        return _absolute(parse_line(text, f"{path}:{number + 1}"), path.parent)
+
+
+def load_clips(conversation: Conversation) -> list:
+    """Return the samples of every clip, float32 at 16 kHz. Raises ValueError that names both."""
+    try:
+        return [load(clip.audio, clip.start, clip.duration) for clip in conversation.clips]
+    except (ValueError, OSError) as error:
+        raise ValueError(f"conversation '{conversation.id}': {error}") from None
+
+
+def _line_starts(path: Path) -> "array[int]":
+    """Return the byte offset of every line that is not blank."""
+    starts = array("Q")
+    offset = 0
+    with path.open("rb") as file:
+        for line in file:
+            if line.strip():
+                starts.append(offset)
+            offset += len(line)
+    return starts
+
+
+def _absolute(conversation: Conversation, folder: Path) -> Conversation:
+    """Make the clips' paths, which are relative to their file, absolute."""
+    if not conversation.clips:
+        return conversation
+    turns = tuple(
+        type(turn)(
+            turn.role,
+            tuple(
+                Audio(str(folder / p.audio), p.start, p.duration, p.text)
+                if isinstance(p, Audio)
+                else p
+                for p in turn.parts
+            ),
+        )
+        for turn in conversation.messages
+    )
+    return Conversation(
+        conversation.id, turns, conversation.task, conversation.lang, conversation.meta
+    )

@@ -1,0 +1,1 @@
+"""The model: named parts, speech encoder, adapter, splice and language model in one module."""

@@ -1,0 +1,108 @@
+"""Attention over packed rows, for any transformers model, registered under one name.
+
+transformers hands every attention call to the function registered as the model's
+`attn_implementation`; ours looks for `seq_lens`, which our model passes down through the layers,
+and lets each sequence attend to itself alone. Nothing is padded and no N x N mask is made.
+
+Shapes: H heads, N tokens of all sequences, C channels of a head.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+PACKED = "vtb_packed"
+"""The name under which `packed_attention` is known to transformers."""
+
+MATMUL_LIMIT = 1024
+"""Longest sequence for which all scores are held at once."""
+
+
+def packed_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    seq_lens: tuple[int, ...] | None = None,
+    sliding_window: int | None = None,
+    **kwargs: object,
+) -> tuple[Tensor, None]:
+    """Map (1, H, N, C) queries, keys and values to (1, N, H, C); `seq_lens` must sum to N.
+
+    Without `seq_lens` it is transformers' own SDPA attention, mask and all.
+    """
+    if seq_lens is None:
+        return sdpa_attention_forward(
+            module, query, key, value, attention_mask, dropout, scaling, **kwargs
+        )
+    lens = list(seq_lens)
+    rows = zip(query.split(lens, 2), key.split(lens, 2), value.split(lens, 2), strict=True)
+    return torch.cat(
+        [
+            _attend(q, k, v, bool(module.is_causal), scaling, dropout, sliding_window)
+            for q, k, v in rows
+        ],
+        dim=2,
+    ).transpose(1, 2).contiguous(), None
+
+
+def _attend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    is_causal: bool,
+    scaling: float | None,
+    dropout: float,
+    window: int | None,
+) -> Tensor:
+    """Map one sequence's (1, H, n, C) queries, keys and values (fewer heads) to (1, H, n, C)."""
+    n = query.shape[2]
+    if query.requires_grad and query.device.type == "cpu" and n <= MATMUL_LIMIT and not dropout:
+        return matmul_attention(query, key, value, is_causal, scaling, window)
+    exceeds = window is not None and n > window
+    return scaled_dot_product_attention(
+        query,
+        key,
+        value,
+        attn_mask=_visible(n, window, query.device) if exceeds else None,
+        dropout_p=dropout,
+        is_causal=is_causal and not exceeds,
+        scale=scaling,
+        enable_gqa=query.shape[1] != key.shape[1],
+    )
+
+
+def matmul_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    is_causal: bool,
+    scaling: float | None = None,
+    window: int | None = None,
+) -> Tensor:
+    """Attend by two matrix products, as `_attend` does; the fast way to train on a CPU.
+
+    The backward pass of PyTorch 2.13's fused CPU kernel is 5 times as slow (docs/results.md).
+    """
+    heads, n, channels = query.shape[1:]
+    groups = key.shape[1]  # query heads that share a key head are stacked along the queries
+    stacked = query.reshape(groups, -1, channels)
+    scores = torch.bmm(stacked, key[0].transpose(1, 2)) * (scaling or channels**-0.5)
+    if is_causal:
+        hidden = ~_visible(n, window, query.device)
+        scores = scores.unflatten(1, (-1, n)).masked_fill(hidden, float("-inf")).flatten(1, 2)
+    return torch.bmm(scores.softmax(-1), value[0]).view(1, heads, n, channels)
+
+
+def _visible(n: int, window: int | None, device: torch.device) -> Tensor:
+    """(n, n), true where a token may look: itself and the tokens before it, `window` in all."""
+    visible = torch.ones(n, n, dtype=torch.bool, device=device).tril()
+    return visible if window is None else visible.triu(1 - window)
+
+
+AttentionInterface.register(PACKED, packed_attention)

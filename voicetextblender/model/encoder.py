@@ -1,0 +1,104 @@
+"""Speech encoders: features in, frames out, at each clip's true length.
+
+A transformers encoder keeps its weights and layers; what is ours is how clips pass through it:
+packed, never padded to 30 seconds. Known here: Whisper's encoder and the Parakeet FastConformer.
+
+Shapes: F feature frames of all clips, M mel bins, T encoder frames of all clips, D encoder width.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import AutoModel, PreTrainedConfig, PreTrainedModel, WhisperModel
+from transformers.models.parakeet.modeling_parakeet import ParakeetEncoder, ParakeetForCTC
+from transformers.models.whisper.modeling_whisper import WhisperEncoder
+
+from voicetextblender.model.attention import PACKED
+
+Lens = tuple[int, ...]
+
+
+class WhisperFrames(nn.Module):
+    """Whisper's encoder over packed clips; a clip beyond 30 s goes through in 30 s windows."""
+
+    def __init__(self, encoder: WhisperEncoder) -> None:
+        super().__init__()
+        encoder.set_attn_implementation(PACKED)
+        self.encoder = encoder
+        self.window = 2 * encoder.config.max_source_positions  # feature frames: 3,000 are 30 s
+        self.width: int = encoder.config.d_model
+        self.subsampling = 2
+        """Feature frames per encoder frame: 100 a second become 50."""
+
+    def forward(self, features: Tensor, lens: Lens) -> tuple[Tensor, Lens]:
+        """Map (F, M) features to (T, D) frames, and the clips' lengths to their new lengths.
+
+        Positions restart in each window, which is how Whisper itself hears long recordings.
+        """
+        windows = [window for clip in features.split(lens) for window in clip.split(self.window)]
+        encoder = self.encoder
+        stems = [
+            F.gelu(encoder.conv2(F.gelu(encoder.conv1(w.T.unsqueeze(0))))).squeeze(0).T
+            for w in windows
+        ]
+        positions = [encoder.embed_positions.weight[: len(stem)] for stem in stems]
+        hidden = (torch.cat(stems) + torch.cat(positions)).unsqueeze(0)  # (1, T, D)
+        hidden = F.dropout(hidden, encoder.dropout, self.training)
+        seq_lens = tuple(map(len, stems))
+        for layer in encoder.layers:
+            hidden = layer(hidden, attention_mask=None, seq_lens=seq_lens)
+        return encoder.layer_norm(hidden).squeeze(0), tuple(-(-n // 2) for n in lens)
+
+
+class ParakeetFrames(nn.Module):
+    """The FastConformer of Parakeet and Canary: 8x subsampling, 80 ms a frame.
+
+    Its convolutions and relative attention belong to transformers and take padded clips with a
+    mask, so clips are padded to the longest here and the padding is taken out again.
+    """
+
+    def __init__(self, encoder: ParakeetEncoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.width: int = encoder.config.hidden_size
+        self.subsampling: int = encoder.config.subsampling_factor
+        """Feature frames per encoder frame: 8 turn 10 ms steps into 80 ms."""
+
+    def forward(self, features: Tensor, lens: Lens) -> tuple[Tensor, Lens]:
+        """Map (F, M) features to (T, D) frames, and the clips' lengths to their new lengths."""
+        padded = nn.utils.rnn.pad_sequence(list(features.split(lens)), batch_first=True)
+        steps = torch.arange(padded.shape[1], device=padded.device)
+        mask = steps < torch.tensor(lens, device=padded.device).unsqueeze(1)
+        frames = self.encoder(padded, attention_mask=mask).last_hidden_state  # (B, T', D)
+        out_lens = tuple(-(-n // self.subsampling) for n in lens)
+        return torch.cat([row[:n] for row, n in zip(frames, out_lens, strict=True)]), out_lens
+
+
+SpeechEncoder = WhisperFrames | ParakeetFrames
+
+
+def encoder_from_config(config: PreTrainedConfig) -> SpeechEncoder:
+    """Build an encoder with random weights; see `encoder_from_pretrained` for `config`."""
+    return _wrap(AutoModel.from_config(config))
+
+
+def encoder_from_pretrained(folder: str, dtype: torch.dtype) -> SpeechEncoder:
+    """Load the encoder of a Whisper or Parakeet checkpoint, without its decoder.
+
+    Raises ValueError for a model of another kind.
+    """
+    return _wrap(AutoModel.from_pretrained(folder, dtype=dtype))
+
+
+def _wrap(model: PreTrainedModel) -> SpeechEncoder:
+    match model:
+        case WhisperModel():
+            return WhisperFrames(model.encoder)
+        case ParakeetEncoder():
+            return ParakeetFrames(model)
+        case ParakeetForCTC():
+            return ParakeetFrames(model.encoder)
+    raise ValueError(
+        f"a speech encoder of kind '{model.config.model_type}' is not known; "
+        f"name a Whisper or Parakeet model, such as openai/whisper-base or nvidia/parakeet-ctc-0.6b"
+    )

@@ -1,0 +1,310 @@
+"""The speech language model: encoder, adapter, splice, LLM.
+
+Shapes: N tokens of all conversations (audio positions included), F feature frames, M mel bins,
+A audio embeddings, E width of the LLM, V size of its vocabulary.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model
+from peft import set_peft_model_state_dict as set_lora_state
+from peft.tuners.tuners_utils import BaseTunerLayer
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    Cache,
+    GenerationMixin,
+    PreTrainedModel,
+)
+from transformers.modeling_outputs import CausalLMOutputWithPast
+
+from voicetextblender.config import LoraConfig as LoraSettings
+from voicetextblender.config import ModelConfig
+from voicetextblender.model.adapter import Lens, build_adapter, match_scale
+from voicetextblender.model.attention import PACKED
+from voicetextblender.model.configuration import SpeechLMConfig
+from voicetextblender.model.encoder import encoder_from_config, encoder_from_pretrained
+from voicetextblender.model.parts import resolve
+from voicetextblender.model.splice import audio_mask, splice
+
+LORA = "vtb"
+"""PEFT's name for our low-rank updates."""
+
+
+class SpeechLM(PreTrainedModel, GenerationMixin):
+    """A causal language model that also reads audio embeddings.
+
+    With no audio and with `voice_off()`, its logits are bit-identical to the LLM's own.
+    """
+
+    config_class = SpeechLMConfig
+    config: SpeechLMConfig
+    main_input_name = "input_ids"
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_attention_backend = True
+
+    def __init__(self, config: SpeechLMConfig) -> None:
+        """Build with random weights; `from_parts` and `from_pretrained` load real ones."""
+        super().__init__(config)
+        llm = AutoModelForCausalLM.from_config(config.text_config, attn_implementation=PACKED)
+        self._assemble(llm, encoder_from_config(config.audio_config))
+
+    @classmethod
+    def from_parts(
+        cls, settings: ModelConfig, audio_token_id: int, dtype: torch.dtype = torch.bfloat16
+    ) -> "SpeechLM":
+        """Join a pretrained encoder and LLM, both in `dtype`, through a new adapter in float32.
+
+        Raises ValueError for a part that is not known or not supported.
+        """
+        llm_path, encoder_path = str(resolve(settings.llm)), str(resolve(settings.encoder))
+        config = SpeechLMConfig(
+            settings=settings.model_dump(),
+            text_config=AutoConfig.from_pretrained(llm_path),
+            audio_config=AutoConfig.from_pretrained(encoder_path),
+            audio_token_id=audio_token_id,
+        )
+        model = cls.__new__(cls)
+        PreTrainedModel.__init__(model, config)
+        llm = AutoModelForCausalLM.from_pretrained(
+            llm_path, dtype=dtype, attn_implementation=PACKED
+        )
+        model._assemble(llm, encoder_from_pretrained(encoder_path, dtype))
+        match_scale(model.adapter, model.table)
+        return model
+
+    def _assemble(self, llm: PreTrainedModel, encoder: nn.Module) -> None:
+        """Put the parts together, add the low-rank updates, and freeze what is not trained."""
+        settings = self.config.model
+        self.encoder = encoder.requires_grad_(settings.train.encoder == "full")
+        self.llm = llm.requires_grad_(False)
+        self.adapter = build_adapter(
+            **settings.adapter.model_dump(),
+            encoder_width=self.encoder.width,
+            llm_width=self.table.shape[1],
+        )
+        if settings.train.llm == "lora":
+            _add_lora(self.llm, settings.lora, settings.llm)
+        if settings.train.encoder == "lora":
+            _add_lora(self.encoder, settings.lora, settings.encoder)
+        for parameter in self.parameters():
+            if parameter.requires_grad:  # what is trained keeps a float32 master
+                parameter.data = parameter.data.float()
+
+    @property
+    def table(self) -> Tensor:
+        """The LLM's embedding table, (V, E)."""
+        return self.llm.get_input_embeddings().weight
+
+    def embed_audio(self, features: Tensor, clip_lens: Lens) -> tuple[Tensor, Lens]:
+        """Map (F, M) features of packed clips to (A, E) embeddings, and to each clip's number."""
+        frames, frame_lens = self.encoder(features.to(self._dtype_of(self.encoder)), clip_lens)
+        return self.adapter(frames.to(self._dtype_of(self.adapter)), frame_lens)
+
+    def embed(self, input_ids: Tensor, audio: Tensor) -> Tensor:
+        """Map (N,) tokens and (A, E) audio embeddings to (N, E): the one embedding path.
+
+        An LLM that scales its embeddings does so inside the LLM, for text and audio alike.
+        """
+        text = self.llm.get_input_embeddings()(input_ids)
+        return splice(text, audio, audio_mask(input_ids, self.config.audio_token_id))
+
+    def decode(
+        self,
+        embeds: Tensor,
+        position_ids: Tensor,
+        seq_lens: Lens | None,
+        cache: Cache | None = None,
+        mask: Tensor | None = None,
+    ) -> Tensor:
+        """Map (B, N, E) embeddings to the LLM's last hidden states, (B, N, E).
+
+        With `seq_lens`, B is 1 and the row is packed; without it, `mask` is a 4D mask or None.
+        """
+        return self.llm.get_decoder()(
+            inputs_embeds=embeds,
+            position_ids=position_ids,
+            attention_mask=mask,
+            past_key_values=cache,
+            use_cache=cache is not None,
+            seq_lens=seq_lens,
+        ).last_hidden_state
+
+    def project(self, hidden: Tensor) -> Tensor:
+        """Map (..., E) hidden states to (..., V) logits, as the LLM's own head does."""
+        logits = self.llm.get_output_embeddings()(hidden)
+        softcap = self.config.text_config.to_dict().get("final_logit_softcapping")
+        return logits if softcap is None else torch.tanh(logits / softcap) * softcap
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        input_features: Tensor | None = None,
+        clip_lens: Lens = (),
+        seq_lens: Lens | None = None,
+        labels: Tensor | None = None,
+        **kwargs: object,
+    ) -> CausalLMOutputWithPast:
+        """Return logits (B, N, V) for token rows (B, N), and the mean loss when `labels` are given.
+
+        Rows padded in the usual way take a 2D `attention_mask` (B, N); a packed row takes
+        `seq_lens` and `position_ids`. `labels` are transformers': unshifted, -100 for not scored.
+        """
+        if seq_lens is None:
+            keep = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+            keep = keep.bool()
+            seq_lens = tuple(keep.sum(1).tolist())
+            row = input_ids[keep]
+            positions = torch.cat([torch.arange(n, device=row.device) for n in seq_lens])
+        else:
+            keep = torch.ones_like(input_ids, dtype=torch.bool)
+            row, positions = input_ids[keep], _given(position_ids)[keep]
+        audio = (
+            self.table.new_zeros(0, self.table.shape[1])
+            if input_features is None
+            else self.embed_audio(input_features, clip_lens)[0]
+        )
+        hidden = self.decode(self.embed(row, audio)[None], positions[None], seq_lens)
+        packed = self.project(hidden)[0]
+        logits = packed.new_zeros(*input_ids.shape, packed.shape[-1])
+        logits[keep] = packed
+        loss = None
+        if labels is not None:
+            loss = nn.functional.cross_entropy(
+                logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten()
+            )
+        return CausalLMOutputWithPast(loss=loss, logits=logits)
+
+    @contextmanager
+    def voice_off(self) -> Iterator[None]:
+        """Switch the LLM's low-rank updates off: the model is then the base LLM, bit for bit."""
+        layers = [m for m in self.llm.modules() if isinstance(m, BaseTunerLayer)]
+        for layer in layers:
+            layer.enable_adapters(False)
+        try:
+            yield
+        finally:
+            for layer in layers:
+                layer.enable_adapters(True)
+
+    def trained_parts(self) -> dict[str, list[nn.Parameter]]:
+        """Return what is trained, by part: `adapter`, `lora`, `encoder`."""
+        parts: dict[str, list[nn.Parameter]] = {"adapter": [], "lora": [], "encoder": []}
+        for name, parameter in self.named_parameters():
+            if parameter.requires_grad:
+                part = "lora" if "lora_" in name else name.partition(".")[0]
+                parts[part].append(parameter)
+        return {part: parameters for part, parameters in parts.items() if parameters}
+
+    def save_pretrained(self, save_directory: str | Path, **kwargs: object) -> None:
+        """Write `config.json`, what was trained, and the LLM's LoRA in PEFT's own format."""
+        folder = Path(save_directory)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.config.architectures = [type(self).__name__]
+        self.config.save_pretrained(folder)
+        save_file(self._trained_tensors(), folder / "model.safetensors", metadata={"format": "pt"})
+        if self.config.model.train.llm == "lora":
+            (folder / "lora").mkdir(exist_ok=True)
+            state = get_peft_model_state_dict(self.llm, adapter_name=LORA)
+            state = {f"base_model.model.{k}": v.contiguous() for k, v in state.items()}
+            save_file(state, folder / "lora/adapter_model.safetensors", metadata={"format": "pt"})
+            self.llm.peft_config[LORA].save_pretrained(str(folder / "lora"))
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | Path,
+        *args: object,
+        dtype: torch.dtype = torch.bfloat16,
+        **kwargs: object,
+    ) -> "SpeechLM":
+        """Load a folder that `save_pretrained` wrote, all in `dtype`, for use.
+
+        Its encoder and LLM are found by name.
+
+        Raises ValueError if the folder is no checkpoint, or if a tensor is missing or left over.
+        """
+        folder = Path(pretrained_model_name_or_path)
+        if not (folder / "model.safetensors").is_file():
+            raise ValueError(
+                f"{folder}: no model here (no model.safetensors); "
+                f"name the folder of a checkpoint, such as runs/demo/model"
+            )
+        config = SpeechLMConfig.from_pretrained(folder)
+        model = cls.from_parts(config.model, config.audio_token_id, dtype)
+        model.load_trained(folder)
+        return model.to(dtype).eval()
+
+    def load_trained(self, folder: Path) -> None:
+        """Read back what `save_pretrained` wrote, strictly. Raises ValueError."""
+        stored, own = load_file(folder / "model.safetensors"), self._trained_tensors()
+        if stored.keys() != own.keys():
+            odd = sorted(stored.keys() ^ own.keys())[0]
+            raise ValueError(
+                f"{folder}/model.safetensors does not fit its config.json: '{odd}' is in one only"
+            )
+        with torch.no_grad():
+            for name, tensor in own.items():
+                tensor.copy_(stored[name])
+        if self.config.model.train.llm == "lora":
+            state = load_file(folder / "lora/adapter_model.safetensors")
+            state = {k.removeprefix("base_model.model."): v for k, v in state.items()}
+            result = set_lora_state(self.llm, state, adapter_name=LORA)
+            if result.unexpected_keys or len(state) != len(
+                get_peft_model_state_dict(self.llm, adapter_name=LORA)
+            ):
+                raise ValueError(f"{folder}/lora does not fit the LLM {self.config.model.llm}")
+
+    def _trained_tensors(self) -> dict[str, Tensor]:
+        """Everything trained but the LLM's LoRA, by name; buffers of a trained encoder with it."""
+        tensors = {
+            name: parameter.data
+            for name, parameter in self.named_parameters()
+            if parameter.requires_grad and not name.startswith("llm.")
+        }
+        if self.config.model.train.encoder == "full":
+            tensors |= {n: b for n, b in self.named_buffers() if n.startswith("encoder.")}
+        return tensors
+
+    @staticmethod
+    def _dtype_of(part: nn.Module) -> torch.dtype:
+        return next(part.parameters()).dtype
+
+
+def _add_lora(part: nn.Module, settings: LoraSettings, base: str) -> None:
+    """Put PEFT's low-rank updates on every linear layer of `part`, but not on an LLM's head."""
+    head = part.get_output_embeddings() if isinstance(part, PreTrainedModel) else None
+    targets = [
+        name
+        for name, module in part.named_modules()
+        if isinstance(module, nn.Linear) and module is not head
+    ]
+    config = LoraConfig(
+        r=settings.rank,
+        lora_alpha=int(settings.alpha),
+        lora_dropout=settings.dropout,
+        target_modules=sorted({name.rpartition(".")[2] for name in targets}),
+        base_model_name_or_path=base,
+        task_type="CAUSAL_LM" if head is not None else None,
+        inference_mode=False,
+    )
+    inject_adapter_in_model(config, part, adapter_name=LORA)
+
+
+def _given(position_ids: Tensor | None) -> Tensor:
+    if position_ids is None:
+        raise ValueError("a packed row (seq_lens) needs position_ids that restart at each sequence")
+    return position_ids
+
+
+AutoModel.register(SpeechLMConfig, SpeechLM)
+AutoModelForCausalLM.register(SpeechLMConfig, SpeechLM)

@@ -1,0 +1,162 @@
+"""The processor: conversations and recordings in, samples for the model out.
+
+Shapes: S audio samples, F feature frames, M mel bins.
+"""
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+from torch import Tensor
+from transformers import (
+    AutoConfig,
+    AutoFeatureExtractor,
+    AutoProcessor,
+    AutoTokenizer,
+    PreTrainedTokenizerBase,
+    ProcessorMixin,
+    SequenceFeatureExtractor,
+)
+
+from voicetextblender.audio import SAMPLE_RATE
+from voicetextblender.batch import IGNORE, Sample
+from voicetextblender.chat import Conversation
+from voicetextblender.config import ModelConfig
+from voicetextblender.model.configuration import SpeechLMConfig
+from voicetextblender.model.parts import resolve
+from voicetextblender.model.splice import spread
+from voicetextblender.prompt import Prompter
+
+SUBSAMPLING = {"whisper": 2, "parakeet_encoder": 8, "parakeet_ctc": 8}
+"""Feature frames per encoder frame, by the encoder's model type."""
+
+SHORTEST = 400  # samples: one analysis window; a shorter clip is completed with silence
+
+UNUSED_TOKENS = (
+    "<unused0>",  # Gemma; the paper's choice
+    "<|reserved_special_token_0|>",  # Llama 3
+    "<|box_start|>",  # Qwen 2.5
+    "[control_8]",  # Mistral
+    "<repo_name>",  # SmolLM2
+)
+
+
+class SpeechLMProcessor(ProcessorMixin):
+    """A tokenizer with its chat template, and a feature extractor."""
+
+    attributes = ["feature_extractor", "tokenizer"]
+    feature_extractor_class = "AutoFeatureExtractor"
+    tokenizer_class = "AutoTokenizer"
+
+    def __init__(
+        self,
+        feature_extractor: SequenceFeatureExtractor,
+        tokenizer: PreTrainedTokenizerBase,
+        audio_token: str = "",
+        features_per_embedding: int = 8,
+        chat_template: str | None = None,
+    ) -> None:
+        """Join the two; `audio_token` holds the place of each audio embedding."""
+        super().__init__(feature_extractor, tokenizer, chat_template=chat_template)
+        self.audio_token = audio_token
+        self.features_per_embedding = features_per_embedding
+
+    @classmethod
+    def from_parts(cls, settings: ModelConfig) -> "SpeechLMProcessor":
+        """Build the processor for an encoder and an LLM that are named in `settings`."""
+        encoder = resolve(settings.encoder)
+        kind = AutoConfig.from_pretrained(encoder).model_type
+        tokenizer = AutoTokenizer.from_pretrained(resolve(settings.llm))
+        return cls(
+            AutoFeatureExtractor.from_pretrained(encoder),
+            tokenizer,
+            choose_audio_token(tokenizer, settings.audio_token),
+            SUBSAMPLING.get(kind, 1) * settings.adapter.stack,
+        )
+
+    @cached_property
+    def prompter(self) -> Prompter:
+        """The chat template at work."""
+        return Prompter(self.tokenizer)
+
+    @property
+    def audio_token_id(self) -> int:
+        """Id of the token that holds an audio embedding's place; also the CTC blank."""
+        return self.tokenizer.convert_tokens_to_ids(self.audio_token)
+
+    @property
+    def num_mel_bins(self) -> int:
+        """Width of a feature frame."""
+        return self.feature_extractor.feature_size
+
+    def features(self, samples: np.ndarray) -> Tensor:
+        """Map (S,) float32 samples at 16 kHz to (F, M) float32 features, at their true length."""
+        samples = np.pad(samples, (0, max(0, SHORTEST - len(samples))))
+        extracted = self.feature_extractor(
+            samples,
+            sampling_rate=SAMPLE_RATE,
+            padding="longest",
+            truncation=False,
+            return_tensors="pt",
+        )
+        features = extracted["input_features"][0]
+        return features.T if features.shape[0] == self.num_mel_bins else features
+
+    def encode(
+        self,
+        conversation: Conversation,
+        clips: Sequence[np.ndarray],
+        source: str = "",
+        purpose: Literal["train", "answer"] = "train",
+    ) -> Sample:
+        """Turn a conversation and its clips' samples into ids, labels and features.
+
+        For `answer` the conversation ends with a user turn and the template's opening of the
+        assistant's turn is added. Raises ValueError that names the conversation.
+        """
+        encode = self.prompter.encode if purpose == "train" else self.prompter.encode_for_answer
+        prompt = encode(conversation)
+        features = [self.features(clip) for clip in clips]
+        # One embedding for each `features_per_embedding` frames, the last group completed.
+        lens = [-(-len(clip) // self.features_per_embedding) for clip in features]
+        labels = spread(prompt.labels, prompt.slots, lens, IGNORE)
+        return Sample(
+            id=conversation.id,
+            source=source,
+            task=conversation.task,
+            ids=spread(prompt.ids, prompt.slots, lens, self.audio_token_id),
+            labels=[*labels[1:], IGNORE],
+            features=features,
+            ctc_targets=[self._spoken_ids(clip.text) for clip in conversation.clips],
+        )
+
+    def _spoken_ids(self, text: str | None) -> list[int]:
+        if text is None:
+            return []
+        return self.tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids
+
+
+def choose_audio_token(tokenizer: PreTrainedTokenizerBase, wanted: str | None) -> str:
+    """Return the token that holds an audio embedding's place: one that text never uses.
+
+    Raises ValueError if `wanted` is no single special token, or if none is known to be unused.
+    """
+    vocabulary = tokenizer.get_vocab()
+    if wanted is not None:
+        if wanted not in vocabulary:
+            raise ValueError(
+                f"model.audio_token '{wanted}' is no token of the LLM; "
+                f"name one that its text never uses, such as a reserved special token"
+            )
+        return wanted
+    for token in UNUSED_TOKENS:
+        if token in vocabulary:
+            return token
+    raise ValueError(
+        "no unused token of the LLM is known; set model.audio_token to a special token "
+        "that its text never uses"
+    )
+
+
+AutoProcessor.register(SpeechLMConfig, SpeechLMProcessor)

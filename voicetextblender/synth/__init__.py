@@ -1,0 +1,1 @@
+"""The data factory: training conversations made from text."""

@@ -1,0 +1,1 @@
+"""Joint speech-text fine-tuning."""

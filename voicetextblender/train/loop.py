@@ -1,0 +1,222 @@
+"""Single-stage joint speech-text fine-tuning (arXiv 2410.17485): data, model, optimiser, loop."""
+
+import json
+import math
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TextIO
+
+import torch
+from peft.helpers import disable_input_dtype_casting
+from torch import Tensor
+
+from voicetextblender.batch import IGNORE, Batch, Sample
+from voicetextblender.chat import Conversation
+from voicetextblender.config import Recipe, TrainConfig, dump_recipe
+from voicetextblender.data.blend import seeded
+from voicetextblender.data.loader import Loader
+from voicetextblender.data.records import Records, load_clips
+from voicetextblender.model.modeling import SpeechLM
+from voicetextblender.model.processing import SpeechLMProcessor
+from voicetextblender.train.augment import spec_augment
+from voicetextblender.train.loss import ctc_loss, token_losses
+from voicetextblender.train.optim import build_optimizer, lr_scale, set_lr
+from voicetextblender.train.state import (
+    Position,
+    checkpoints,
+    load_checkpoint,
+    save_checkpoint,
+    save_model,
+)
+
+MAX_BAD_STEPS = 5
+"""Steps in a row whose gradient may be not finite before the run is stopped."""
+
+
+@dataclass(slots=True)
+class Tally:
+    """Sums since the last line of the log."""
+
+    loss: dict[str, float] = field(default_factory=dict)
+    """Summed next-token loss of each source."""
+    tokens: dict[str, int] = field(default_factory=dict)
+    """Supervised tokens of each source."""
+    ctc: float = 0.0
+    ctc_tokens: int = 0
+    positions: int = 0
+    audio_s: float = 0.0
+
+    def add(self, batch: Batch, losses: Tensor, supervised: Tensor) -> None:
+        """Add a batch's (P,) token losses, which stand at its `supervised` (N,) positions."""
+        source_ids = batch.source_ids[supervised]
+        for number, source in enumerate(batch.sources):
+            own = losses[source_ids == number]
+            self.loss[source] = self.loss.get(source, 0.0) + own.sum().item()
+            self.tokens[source] = self.tokens.get(source, 0) + len(own)
+        self.positions += len(batch.input_ids)
+        self.audio_s += sum(batch.clip_lens) / 100
+
+    def line(self, position: Position, lr: float, grad_norm: float, seconds: float) -> dict:
+        """Return the log line: means over supervised tokens, and speeds."""
+        return {
+            "step": position.step,
+            "draw": position.draw,
+            "loss": sum(self.loss.values()) / max(1, sum(self.tokens.values())),
+            "loss_by_source": {s: self.loss[s] / max(1, self.tokens[s]) for s in self.loss},
+            "tokens_by_source": dict(self.tokens),
+            "ctc": self.ctc / max(1, self.ctc_tokens),
+            "lr_scale": lr,
+            "grad_norm": grad_norm,
+            "tokens_per_s": self.positions / seconds,
+            "audio_s_per_s": self.audio_s / seconds,
+            "seconds": seconds,
+        }
+
+
+def train(
+    recipe: Recipe, *, resume: bool = True, report: Callable[[dict], None] | None = None
+) -> Path:
+    """Train as the recipe says and return the folder of the finished model.
+
+    A run that was stopped goes on from its newest checkpoint, with the same batches and the same
+    losses as if it had never stopped, unless `resume` is false. Each line of the log is also given
+    to `report`. Raises ValueError for a recipe, a record or a part that will not do.
+    """
+    run = Path(recipe.run)
+    config = recipe.train
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    torch.manual_seed(config.seed)
+    processor = SpeechLMProcessor.from_parts(recipe.model)
+    loader = build_loader(recipe, processor)
+    dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
+    model = SpeechLM.from_parts(recipe.model, processor.audio_token_id, dtype).to(device).train()
+    optimizer = build_optimizer(model, config)
+    position = Position()
+    kept = checkpoints(run / "checkpoints")
+    if kept and resume:
+        position = load_checkpoint(kept[-1], model, optimizer)
+    with ExitStack() as stack:
+        log = stack.enter_context(open_log(run, recipe, position))
+        stack.enter_context(disable_input_dtype_casting(model))
+        tally, started, bad_steps = Tally(), time.perf_counter(), 0
+        steps = loader.steps(position.draw)
+        while position.step < config.steps:
+            step = next(steps)
+            scale = lr_scale(position.step, config)
+            set_lr(optimizer, scale)
+            # Dropout is drawn from (seed, step) too, so a resumed run draws the same.
+            torch.manual_seed(config.seed * 1_000_003 + position.step)
+            grad_norm = train_step(model, optimizer, step.batch.to(device), config, tally)
+            bad_steps = 0 if math.isfinite(grad_norm) else bad_steps + 1
+            if bad_steps == MAX_BAD_STEPS:
+                raise ValueError(
+                    f"step {position.step}: the gradient was not finite {bad_steps} times in a "
+                    f"row; lower train.lr, or look at conversations {', '.join(step.batch.ids)}"
+                )
+            position = Position(position.step + 1, step.next_draw)
+            if position.step % config.log_every == 0 or position.step == config.steps:
+                now = time.perf_counter()
+                line = tally.line(position, scale, grad_norm, now - started)
+                print(json.dumps(line), file=log, flush=True)
+                if report is not None:
+                    report(line)
+                tally, started = Tally(), now
+            if position.step % config.save_every == 0 and position.step < config.steps:
+                save_checkpoint(run / "checkpoints", recipe, model, processor, optimizer, position)
+        save_checkpoint(run / "checkpoints", recipe, model, processor, optimizer, position)
+    save_model(run / "model", recipe, model, processor)
+    return run / "model"
+
+
+def train_step(
+    model: SpeechLM,
+    optimizer: torch.optim.Optimizer,
+    batch: Batch,
+    config: TrainConfig,
+    tally: Tally,
+) -> float:
+    """Do one optimiser step and return the gradient's norm; skip a step that is not finite."""
+    with autocast(batch.input_ids.device.type, config):
+        loss = batch_loss(model, batch, config, tally)
+    loss.backward()
+    trained = [p for parameters in model.trained_parts().values() for p in parameters]
+    grad_norm = torch.nn.utils.clip_grad_norm_(trained, config.clip_norm).item()
+    if math.isfinite(grad_norm):
+        optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return grad_norm
+
+
+def batch_loss(model: SpeechLM, batch: Batch, config: TrainConfig, tally: Tally) -> Tensor:
+    """Return the loss of a batch: the mean over supervised tokens, plus the weighted CTC."""
+    audio, audio_lens = model.table.new_zeros(0, model.table.shape[1]), ()
+    if batch.clip_lens:
+        audio, audio_lens = model.embed_audio(batch.features, batch.clip_lens)
+    embeds = model.embed(batch.input_ids, audio)
+    hidden = model.decode(embeds[None], batch.position_ids[None], batch.seq_lens)[0]
+    supervised = batch.labels != IGNORE
+    losses = token_losses(hidden[supervised], batch.labels[supervised], model.project)
+    tally.add(batch, losses.detach(), supervised)
+    loss = losses.sum() / max(1, len(losses))
+    if config.ctc_weight and batch.clip_lens:
+        ctc, num_targets = ctc_loss(
+            audio,
+            audio_lens,
+            batch.ctc_targets,
+            batch.ctc_lens,
+            model.table,
+            model.config.audio_token_id,
+        )
+        tally.ctc += ctc.item()
+        tally.ctc_tokens += num_targets
+        loss = loss + config.ctc_weight * ctc / max(1, num_targets)
+    return loss
+
+
+def build_loader(recipe: Recipe, processor: SpeechLMProcessor) -> Loader:
+    """Return the recipe's stream of batches."""
+    config = recipe.train
+
+    def encode(conversation: Conversation, source: str, draw: int) -> Sample:
+        sample = processor.encode(conversation, load_clips(conversation), source)
+        if config.spec_augment is not None:
+            random = seeded(config.seed, "spec_augment", draw)
+            sample.features[:] = [
+                spec_augment(clip, config.spec_augment, random) for clip in sample.features
+            ]
+        return sample
+
+    return Loader(
+        [source.name for source in recipe.blend],
+        [Records(source.path) for source in recipe.blend],
+        [source.weight for source in recipe.blend],
+        encode,
+        tokens_per_batch=config.tokens_per_batch,
+        num_mel_bins=processor.num_mel_bins,
+        seed=config.seed,
+    )
+
+
+def autocast(device: str, config: TrainConfig) -> AbstractContextManager:
+    """Return the context in which matrix products run in the recipe's precision."""
+    return torch.autocast(device, torch.bfloat16, enabled=config.precision == "bf16")
+
+
+def open_log(run: Path, recipe: Recipe, position: Position) -> TextIO:
+    """Open the run's log, cut back to `position`: lines of steps that are done again go."""
+    run.mkdir(parents=True, exist_ok=True)
+    (run / "recipe.yaml").write_text(dump_recipe(recipe), encoding="utf-8")
+    path = run / "log.jsonl"
+    kept = [line for line in read_log(run) if line["step"] <= position.step]
+    path.write_text("".join(json.dumps(line) + "\n" for line in kept))
+    return path.open("a")
+
+
+def read_log(run: Path) -> list[dict]:
+    """Return the lines of a run's log; a last line that a killed run left unfinished is dropped."""
+    path = run / "log.jsonl"
+    lines = path.read_text().splitlines(keepends=True) if path.is_file() else []
+    return [json.loads(line) for line in lines if line.endswith("\n")]

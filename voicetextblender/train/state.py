@@ -1,0 +1,117 @@
+"""Checkpoints: a Hugging Face folder, plus what is needed to go on as if nothing had happened.
+
+Nothing is pickled: tensors are safetensors, the rest is JSON. A checkpoint is written beside its
+place and renamed into it, so a killed save leaves the checkpoint before it intact.
+"""
+
+import json
+import os
+import platform
+import shutil
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from voicetextblender.config import Recipe, dump_recipe
+from voicetextblender.model.modeling import SpeechLM
+from voicetextblender.model.processing import SpeechLMProcessor
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where a run stands: with the seed, all that decides what comes next."""
+
+    step: int = 0
+    """Optimiser steps done."""
+    draw: int = 0
+    """Draws of the blend used."""
+
+
+def save_checkpoint(
+    folder: Path,
+    recipe: Recipe,
+    model: SpeechLM,
+    processor: SpeechLMProcessor,
+    optimizer: torch.optim.Optimizer,
+    position: Position,
+) -> Path:
+    """Write `folder/step-000200` atomically, then drop all but the newest `train.keep`."""
+    place = folder / f"step-{position.step:06d}"
+    draft = folder / f".draft-{os.getpid()}"
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(parents=True)
+    save_model(draft, recipe, model, processor)
+    save_file(_optimizer_tensors(optimizer), draft / "optimizer.safetensors")
+    (draft / "position.json").write_text(json.dumps(asdict(position)))
+    _sync(draft)
+    shutil.rmtree(place, ignore_errors=True)
+    draft.rename(place)
+    for old in checkpoints(folder)[: -recipe.train.keep]:
+        shutil.rmtree(old)
+    return place
+
+
+def save_model(folder: Path, recipe: Recipe, model: SpeechLM, processor: SpeechLMProcessor) -> None:
+    """Write what a user of the model needs: weights, processor, recipe and provenance."""
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    (folder / "recipe.yaml").write_text(dump_recipe(recipe), encoding="utf-8")
+    (folder / "provenance.json").write_text(json.dumps(provenance(), indent=1))
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """Return the complete checkpoints of a run, oldest first."""
+    return sorted(path for path in folder.glob("step-*") if (path / "position.json").is_file())
+
+
+def load_checkpoint(place: Path, model: SpeechLM, optimizer: torch.optim.Optimizer) -> Position:
+    """Read weights and optimiser state back in place. Raises ValueError if they do not fit."""
+    model.load_trained(place)
+    stored = load_file(place / "optimizer.safetensors")
+    for number, parameter in enumerate(_parameters(optimizer)):
+        names = [f"{number}.{key}" for key in ("exp_avg", "exp_avg_sq", "step")]
+        if any(name not in stored for name in names) or (stored[names[0]].shape != parameter.shape):
+            raise ValueError(
+                f"{place}: its optimiser state does not fit the recipe's trained parts; "
+                f"resume with the recipe that made it, or start a new run"
+            )
+        optimizer.state[parameter] = {
+            key: stored[name].to(parameter.device if key != "step" else "cpu")
+            for key, name in zip(("exp_avg", "exp_avg_sq", "step"), names, strict=True)
+        }
+    return Position(**json.loads((place / "position.json").read_text()))
+
+
+def provenance() -> dict[str, str]:
+    """Return the versions and the machine that make a run what it is."""
+    packages = ("voicetextblender", "torch", "transformers", "peft")
+    return {name: version(name) for name in packages} | {
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "threads": str(torch.get_num_threads()),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+    }
+
+
+def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    return {
+        f"{number}.{key}": value
+        for number, parameter in enumerate(_parameters(optimizer))
+        for key, value in optimizer.state[parameter].items()
+    }
+
+
+def _sync(folder: Path) -> None:
+    """Force every file of the folder to disk before it is renamed into place."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
