@@ -10,10 +10,10 @@ from transformers import WhisperConfig, WhisperForConditionalGeneration, Whisper
 from voicetextblender.model.ct2 import convert_whisper, read_model_bin
 
 DTYPES = {"float32": 0, "int8": 1, "int16": 2, "float16": 4}
-SPECIALS = (
-    "<|endoftext|> <|startoftranscript|> <|en|> <|de|> <|translate|> <|transcribe|> "
-    "<|startoflm|> <|startofprev|> <|nocaptions|> <|notimestamps|>"
-).split()
+SPECIALS = [
+    *("<|endoftext|>", "<|startoftranscript|>", "<|en|>", "<|de|>", "<|translate|>"),
+    *("<|transcribe|>", "<|startoflm|>", "<|startofprev|>", "<|nocaptions|>", "<|notimestamps|>"),
+]
 BYTES = dict(zip("Ġthe", range(4), strict=True)) | {"Ġt": 4, "he": 5, "Ġthe": 6}
 NUM_TIMES = 1501
 

@@ -3,6 +3,7 @@ import sys
 import pytest
 import torch
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     LlamaConfig,
@@ -54,9 +55,9 @@ def tiny_model(family):
         tie_word_embeddings=True,
     )
     model = model_class(config).eval()
-    for weight in model.parameters():
-        torch.nn.init.normal_(weight, std=0.5)
-    return model.to(torch.bfloat16)
+    for weight in model.parameters():  # values that bfloat16 holds exactly
+        weight.data = torch.randn_like(weight).bfloat16().float()
+    return model
 
 
 def write_gguf(path, model, family, pre, output=None):
@@ -81,13 +82,12 @@ def write_gguf(path, model, family, pre, output=None):
     writer.add_pad_token_id(TOKENS.index("<|end|>"))
     writer.add_chat_template(TEMPLATE)
     for name, weight in model.model.state_dict().items():
-        *block, module, kind = (
-            name.replace("self_attn.", "self_attn/").replace("mlp.", "mlp/").split(".")
-        )
-        target = NAMES[module.replace("/", ".")]
+        *path, kind = name.split(".")
+        block, module = (path[1], ".".join(path[2:])) if path[0] == "layers" else (None, path[0])
+        target = NAMES[module]
         if family == "llama" and target in ("attn_q", "attn_k"):  # llama.cpp rotates pairs
             weight = weight.unflatten(0, (-1, 2, 4)).transpose(1, 2).flatten(0, 2)
-        prefix = f"blk.{block[1]}." if block else ""
+        prefix = "" if block is None else f"blk.{block}."
         writer.add_tensor(f"{prefix}{target}.{kind}", weight.float().contiguous().numpy())
     if output is not None:
         writer.add_tensor("output.weight", output.float().numpy())
@@ -113,11 +113,14 @@ def convert(tmp_path):
 def test_a_converted_model_is_the_model_that_was_written(family, pre, convert):
     model = tiny_model(family)
     folder = convert(model, family, pre)
-    read, info = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True)
+    assert AutoConfig.from_pretrained(folder).dtype == torch.bfloat16
+    read, info = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.float32, output_loading_info=True
+    )
+    assert type(read) is type(model)
     assert not any(info.values())
-    assert (type(read), read.dtype) == (type(model), torch.bfloat16)
     ids = torch.arange(12).unsqueeze(0)
-    assert torch.equal(read(ids).logits, model(ids).logits)
+    torch.testing.assert_close(read(ids).logits, model(ids).logits)
 
 
 def test_the_output_head_is_tied_to_the_finer_copy_of_the_two(convert):
@@ -125,7 +128,7 @@ def test_the_output_head_is_tied_to_the_finer_copy_of_the_two(convert):
     finer = model.get_input_embeddings().weight.detach() + 1
     read = AutoModelForCausalLM.from_pretrained(convert(model, output=finer))
     assert read.lm_head.weight is read.model.embed_tokens.weight
-    assert torch.equal(read.lm_head.weight, finer)
+    assert torch.equal(read.lm_head.weight, finer.bfloat16())
 
 
 def test_generation_stops_at_the_end_of_turn_token(convert):

@@ -6,7 +6,6 @@ listings and from what a recogniser heard. This module knows nothing of sound.
 """
 
 import re
-from collections import Counter
 from collections.abc import Iterable
 
 # The names of letters are each language's own, so one is no translation of the other.
@@ -23,7 +22,7 @@ _NUMBERS = {
 # Wrong=right, whatever the capitals; _ stands for a space.
 _SPELLING = {
     "en": "umute=unmute represenatives=representatives fourtieth=fortieth witheld=withheld "
-    "indentified=identified rerecord=re-record thru=through linux=Linux",
+    "rerecord=re-record thru=through linux=Linux",
     "es": "atras=atrás atravez=a_través autenticacion=autenticación ayudaran=ayudarán "
     "busqueda=búsqueda buzon=buzón codigo=código comenzara=comenzará comprendi=comprendí "
     "conexion=conexión configuracion=configuración contrasena=contraseña "
@@ -54,15 +53,19 @@ _SPELLING = {
     "premieres=premières presentement=présentement problemes=problèmes "
     "présentemnet=présentement reessayer=réessayer répétér=répéter simultane=simultanée "
     "telephone=téléphone telephoner=téléphoner verouillée=verrouillée "
-    "vérouiller=verrouiller vérouillée=verrouillée vérrouiller=verrouiller étez=été",
+    "vérouiller=verrouiller vérouillée=verrouillée vérrouiller=verrouiller "
+    "étez=été étés=été somme=sommes",
     "it": "perpiacere=per_piacere cassella=casella",
     "ru": "взёздочка=звёздочка демонтрационным=демонстрационным завршить=завершить "
     "октрября=октября первoe=первое увеличиения=увеличения зайдете=зайдёте",
 }
 
-# Pattern → replacement, in this order, before the spelling.
+# Pattern → replacement in `key: text`, in this order, before the spelling.
 _PHRASES = {
-    "en": [],
+    "en": [
+        (r" i\b", " I"),
+        (r"Un-indentified", "Unidentified"),
+    ],
     "es": [
         # "esta" is "this" before these words and "is" everywhere else.
         (r"\b([Ee])sta\b(?! (es|vez|conf|pers|prueba|demo|graba|extens))", r"\1stá"),
@@ -70,12 +73,23 @@ _PHRASES = {
         (r"cortes de no llamar", "cortés de no llamar"),
         (r"mudo mudo", "modo mudo"),
         (r"\b([Ee]n|a) que carpeta", r"\1 qué carpeta"),
-        (r"(^|\. )([^.?]+\?)", r"\1¿\2"),
+        (r"([:.] )([^.:?]+\?)", r"\1¿\2"),
+        # What was written "marque 1 para …, 2 para …" was read "marque número uno para …".
+        (r"([Mm]arque|\w,| o(?= 2 para)) (?=[1-9]\b)", r"\1 número "),
+        (r"^((vm-(delete|next|onefor|toforward|undelete)|dir-instr):.*) número", r"\1 el número"),
     ],
     "fr": [
         (r"\b([Vv]euillez|[Pp]ouvez) (\w+)ez\b", r"\1 \2er"),
         (r"\bce tte\b", "cette"),
         (r"\ba ete\b", "a été"),
+        (r"\bj'(établi|essai)\b", r"j'\1e"),
+        (r"établie la", "établis la"),
+        (r"l'arrivé\b", "l'arrivée"),
+        (r"information de déboguage", "informations de débogage"),
+        (r", appuyer sur", ", appuyez sur"),
+        (r"mots? de passes", "mots de passe"),
+        (r"seul les", "seuls les"),
+        (r"options avancés", "options avancées"),
     ],
     "it": [
         # The accents were lost in some lines.
@@ -93,32 +107,60 @@ _PHRASES = {
     ],
 }
 
+# What a recogniser heard where the listing is wrong, each by a wide margin of likelihood …
+_HEARD = {
+    "en": {
+        "invalid": "I'm sorry, that is not a valid extension. Please try again.",
+        "pbx-invalidpark": "I am sorry, but there is no call parked on that extension. "
+        "Please try again.",
+    },
+    "es": {"vm-nomore": "No hay más mensajes."},
+    "fr": {
+        "please-try-call-later": "Veuillez essayer votre appel plus tard.",
+        "sorry-youre-having-problems": "Désolé que vous ayez des problèmes.",
+    },
+    "it": {
+        "please-try-call-later": "Per piacere, riprova ancora la tua chiamata più tardi.",
+        "vm-nobodyavail": "Al momento nessuno degli operatori è in grado di rispondere alla "
+        "chiamata.",
+        "vm-tempgreetactive": "Il proprio messaggio temporaneo di saluto è attualmente attivo.",
+    },
+    "ru": {},
+}
+# … and the keys where it is wrong and what was said is not certain.
+_UNCERTAIN = {
+    "es": "followme/options|.*-callee-options"
+    "|vm-(forward|instructions|options|record-prepend|review)",
+    "fr": "demo-moreinfo|.*-callee-options",
+}
+
 _NO_SPEECH = {
     "silence": re.compile(r"silence/"),
     "tone or noise": re.compile(r"(beep(err)?|\w+-2tone|confbridge-(join|leave)|tt-monkeys)$"),
 }
 
 
-def read_listing(lines: Iterable[str], lang: str) -> tuple[dict[str, str], Counter[str]]:
-    """Return the corrected text of each key in a listing, and the number of lines left out."""
+def read_listing(lines: Iterable[str], lang: str) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the corrected text of each key, and of the other keys why they are left out."""
     spelling = dict(pair.replace("_", " ").split("=") for pair in _SPELLING[lang].split())
     texts: dict[str, str] = {}
-    dropped: Counter[str] = Counter()
+    left_out: dict[str, str] = {}
     for line in lines:
         key, colon, text = line.strip().partition(":")
-        if line.startswith(";") or not colon:
-            continue
-        if reason := _why_not(key, text):
-            dropped[reason] += 1
-        elif key in texts:
-            dropped["key listed twice"] += 1
+        if line.startswith(";") or not colon or key in texts:
+            continue  # Spanish lists 0 twice, and the first is right
+        text = _HEARD[lang].get(key, text)
+        if reason := _why_not(key, text, lang):
+            left_out[key] = reason
         else:
-            texts[key] = _correct(text, lang, spelling)
-    return texts, dropped
+            texts[key] = _correct(key, text, lang, spelling)
+    return texts, left_out
 
 
-def _why_not(key: str, text: str) -> str | None:
+def _why_not(key: str, text: str, lang: str) -> str | None:
     """Return why a line has no text to learn from, or None if it has."""
+    if re.fullmatch(_UNCERTAIN.get(lang, ""), key):
+        return "recording says otherwise"
     for reason, keys in _NO_SPEECH.items():
         if keys.match(key):
             return reason
@@ -138,12 +180,13 @@ def _without_notes(text: str) -> str:
     return re.sub(r"(?<=\S)\s*\b(vm|conf|confbridge)-[a-z-]+: .*", "", text)
 
 
-def _correct(text: str, lang: str, spelling: dict[str, str]) -> str:
+def _correct(key: str, text: str, lang: str, spelling: dict[str, str]) -> str:
     """Return the text as a sentence: spelt, spaced, numbers in words, from capital to full stop."""
     numbers = _NUMBERS[lang].split()
-    text = re.sub(r"[\"“”„«»]", "", _without_notes(text)).strip()
+    text = f"{key}: " + re.sub(r"[\"“”„«»]", "", _without_notes(text)).strip()
     for pattern, replacement in _PHRASES[lang]:
         text = re.sub(pattern, replacement, text)
+    text = text.removeprefix(f"{key}: ")
     text = re.sub(r"[^\W\d_]+", lambda word: _respell(word[0], spelling), text)
     text = re.sub(r"\d", lambda digit: numbers[int(digit[0])], text)
     text = text.replace("…", "...").replace("’", "'")

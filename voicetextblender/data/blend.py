@@ -6,12 +6,13 @@ of equal weight never drift apart. A source is gone through in epochs, each shuf
 source, epoch). Draw number k needs no history: a run resumes anywhere at once.
 """
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+
+from voicetextblender.seeding import seeded
 
 BLOCK = 16_384
 
@@ -69,9 +70,3 @@ def _quotas(weights: Sequence[float]) -> np.ndarray:
     quotas = np.maximum(1, np.round(shares * BLOCK)).astype(np.int64)
     quotas[np.argmax(quotas)] += BLOCK - quotas.sum()
     return quotas
-
-
-def seeded(*key: object) -> np.random.Generator:
-    """Return a generator that depends on `key` alone."""
-    digest = hashlib.sha256(repr(key).encode()).digest()
-    return np.random.default_rng(int.from_bytes(digest[:16], "little"))

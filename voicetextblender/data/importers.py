@@ -59,8 +59,12 @@ def import_asterisk(
                 f"use some of {', '.join(_ASTERISK_VOICES)}"
             )
         texts, left_out = read_listing(_asterisk_listing(lang, docs), lang)
-        clips[lang], mute = _asterisk_clips(lang, texts, sounds / lang, out)
-        dropped.update(left_out + mute)
+        recordings = _asterisk_recordings(lang, sounds / lang)
+        clips[lang] = _asterisk_clips(lang, texts, recordings, out)
+        dropped.update(
+            left_out.get(key, "no text") for key in recordings.keys() - clips[lang].keys()
+        )
+        dropped["no recording"] += len(texts.keys() - recordings.keys())
         asr = [_asterisk_conversation(key, lang, clip) for key, clip in clips[lang].items()]
         _write_lines(out / f"asr-{lang}.jsonl", asr)
     for lang in languages:
@@ -89,27 +93,30 @@ def _asterisk_listing(lang: str, docs: Path) -> list[str]:
         return file.readlines()
 
 
-def _asterisk_clips(
-    lang: str, texts: Mapping[str, str], sounds: Path, out: Path
-) -> tuple[dict[str, Audio], Counter[str]]:
-    """Encode the recordings that have a text, and count the entries that lack one of the two."""
-    found = {
-        path.relative_to(sounds).with_suffix("").as_posix(): path for path in sounds.rglob("*.g722")
-    }
-    if not found:
+def _asterisk_recordings(lang: str, folder: Path) -> dict[str, Path]:
+    """Return the G.722 files of a language by their key, which may have a folder in it."""
+    paths = sorted(folder.rglob("*.g722"))
+    if not paths:
         raise FileNotFoundError(
-            f"{sounds}: no recordings of the '{lang}' prompts; run "
+            f"{folder}: no recordings of the '{lang}' prompts; run "
             f"`apt-get install asterisk-core-sounds-{lang}-g722`"
         )
+    return {path.relative_to(folder).with_suffix("").as_posix(): path for path in paths}
+
+
+def _asterisk_clips(
+    lang: str, texts: Mapping[str, str], recordings: Mapping[str, Path], out: Path
+) -> dict[str, Audio]:
+    """Encode the recordings that have a text."""
     clips: dict[str, Audio] = {}
-    for key in sorted(texts.keys() & found.keys()):
-        samples = audio.load(found[key])
+    for key in sorted(texts.keys() & recordings.keys()):
+        samples = audio.load(recordings[key])
         name = f"clips/{lang}/{key}.opus"
         (out / name).parent.mkdir(parents=True, exist_ok=True)
         audio.save(out / name, samples)
         duration = round(samples.size / audio.SAMPLE_RATE, 3)
         clips[key] = Audio(name, duration=duration, text=texts[key])
-    return clips, Counter({"text without a recording": len(texts) - len(clips)})
+    return clips
 
 
 def _asterisk_conversation(

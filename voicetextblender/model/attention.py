@@ -7,6 +7,8 @@ and lets each sequence attend to itself alone. Nothing is padded and no N x N ma
 Shapes: H heads, N tokens of all sequences, C channels of a head.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
@@ -30,13 +32,16 @@ def packed_attention(
     scaling: float | None = None,
     seq_lens: tuple[int, ...] | None = None,
     sliding_window: int | None = None,
-    **kwargs: object,
+    **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """Map (1, H, N, C) queries, keys and values to (1, N, H, C); `seq_lens` must sum to N.
 
-    Without `seq_lens` it is transformers' own SDPA attention, mask and all.
+    Without `seq_lens` it is transformers' own SDPA attention, mask and all; a single query, which
+    continues a sequence, then looks back no further than `sliding_window`.
     """
     if seq_lens is None:
+        if sliding_window is not None and query.shape[2] == 1 and key.shape[2] > sliding_window:
+            attention_mask = _newest(attention_mask, key.shape[2], sliding_window, query.device)
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout, scaling, **kwargs
         )
@@ -64,7 +69,7 @@ def _attend(
     n = query.shape[2]
     if query.requires_grad and query.device.type == "cpu" and n <= MATMUL_LIMIT and not dropout:
         return matmul_attention(query, key, value, is_causal, scaling, window)
-    exceeds = window is not None and n > window
+    exceeds = is_causal and window is not None and n > window
     return scaled_dot_product_attention(
         query,
         key,
@@ -103,6 +108,13 @@ def _visible(n: int, window: int | None, device: torch.device) -> Tensor:
     """(n, n), true where a token may look: itself and the tokens before it, `window` in all."""
     visible = torch.ones(n, n, dtype=torch.bool, device=device).tril()
     return visible if window is None else visible.triu(1 - window)
+
+
+def _newest(mask: Tensor | None, num_keys: int, window: int, device: torch.device) -> Tensor:
+    """(B, 1, 1, num_keys), true on the `window` last of each row's keys that `mask` shows."""
+    if mask is None:
+        mask = torch.ones(1, 1, 1, num_keys, dtype=torch.bool, device=device)
+    return mask & (mask.flip(-1).cumsum(-1).flip(-1) <= window)
 
 
 AttentionInterface.register(PACKED, packed_attention)

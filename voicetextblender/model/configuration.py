@@ -1,5 +1,7 @@
 """The configuration of a speech language model, as transformers keeps it in `config.json`."""
 
+from typing import Any, ClassVar
+
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
@@ -10,7 +12,7 @@ class SpeechLMConfig(PreTrainedConfig):
     """What a speech language model is made of, and what of it was trained."""
 
     model_type = "voicetextblender"
-    sub_configs = {"text_config": AutoConfig, "audio_config": AutoConfig}
+    sub_configs: ClassVar[dict[str, Any]] = {"text_config": AutoConfig, "audio_config": AutoConfig}
 
     def __init__(
         self,
@@ -18,7 +20,7 @@ class SpeechLMConfig(PreTrainedConfig):
         text_config: dict[str, object] | PreTrainedConfig | None = None,
         audio_config: dict[str, object] | PreTrainedConfig | None = None,
         audio_token_id: int = 0,
-        **kwargs: object,
+        **kwargs: Any,
     ) -> None:
         """Build from a `ModelConfig` as a dict, and the configurations of its LLM and encoder."""
         self.settings = settings or {}
@@ -36,8 +38,8 @@ class SpeechLMConfig(PreTrainedConfig):
 def _config(config: dict[str, object] | PreTrainedConfig | None, default: str) -> PreTrainedConfig:
     if isinstance(config, PreTrainedConfig):
         return config
-    fields = dict(config or {})
-    return CONFIG_MAPPING[str(fields.pop("model_type", default))](**fields)
+    fields: dict[str, Any] = dict(config or {})
+    return CONFIG_MAPPING[fields.pop("model_type", default)](**fields)
 
 
 AutoConfig.register(SpeechLMConfig.model_type, SpeechLMConfig)

@@ -4,13 +4,15 @@ Shapes: N tokens of all conversations (audio positions included), F feature fram
 A audio embeddings, E width of the LLM, V size of its vocabulary.
 """
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model
-from peft import set_peft_model_state_dict as set_lora_state
 from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -23,13 +25,24 @@ from transformers import (
     PreTrainedModel,
 )
 from transformers.modeling_outputs import CausalLMOutputWithPast
+from transformers.utils import logging
 
 from voicetextblender.config import LoraConfig as LoraSettings
 from voicetextblender.config import ModelConfig
-from voicetextblender.model.adapter import Lens, build_adapter, match_scale
+from voicetextblender.model.adapter import (
+    ConformerAdapter,
+    Lens,
+    MlpAdapter,
+    build_adapter,
+    match_scale,
+)
 from voicetextblender.model.attention import PACKED
 from voicetextblender.model.configuration import SpeechLMConfig
-from voicetextblender.model.encoder import encoder_from_config, encoder_from_pretrained
+from voicetextblender.model.encoder import (
+    SpeechEncoder,
+    encoder_from_config,
+    encoder_from_pretrained,
+)
 from voicetextblender.model.parts import resolve
 from voicetextblender.model.splice import audio_mask, splice
 
@@ -45,6 +58,9 @@ class SpeechLM(PreTrainedModel, GenerationMixin):
 
     config_class = SpeechLMConfig
     config: SpeechLMConfig
+    encoder: SpeechEncoder
+    adapter: ConformerAdapter | MlpAdapter
+    llm: PreTrainedModel
     main_input_name = "input_ids"
     supports_gradient_checkpointing = True
     _supports_sdpa = True
@@ -73,18 +89,23 @@ class SpeechLM(PreTrainedModel, GenerationMixin):
         )
         model = cls.__new__(cls)
         PreTrainedModel.__init__(model, config)
-        llm = AutoModelForCausalLM.from_pretrained(
-            llm_path, dtype=dtype, attn_implementation=PACKED
-        )
-        model._assemble(llm, encoder_from_pretrained(encoder_path, dtype))
-        match_scale(model.adapter, model.table)
+        with _no_progress_bar():
+            llm = AutoModelForCausalLM.from_pretrained(
+                llm_path, dtype=dtype, attn_implementation=PACKED
+            )
+            encoder = encoder_from_pretrained(encoder_path, dtype)
+        model._assemble(llm, encoder)
+        # Some LLMs (Gemma) scale what they read from the table, so the text itself is asked.
+        match_scale(model.adapter, model._some_text())
         return model
 
-    def _assemble(self, llm: PreTrainedModel, encoder: nn.Module) -> None:
+    def _assemble(self, llm: PreTrainedModel, encoder: SpeechEncoder) -> None:
         """Put the parts together, add the low-rank updates, and freeze what is not trained."""
         settings = self.config.model
         self.encoder = encoder.requires_grad_(settings.train.encoder == "full")
         self.llm = llm.requires_grad_(False)
+        if settings.train.encoder == "full":
+            self.encoder.float()  # its statistics too, not only its parameters
         self.adapter = build_adapter(
             **settings.adapter.model_dump(),
             encoder_width=self.encoder.width,
@@ -101,7 +122,21 @@ class SpeechLM(PreTrainedModel, GenerationMixin):
     @property
     def table(self) -> Tensor:
         """The LLM's embedding table, (V, E)."""
-        return self.llm.get_input_embeddings().weight
+        embeddings = self.llm.get_input_embeddings()
+        assert isinstance(embeddings, nn.Embedding)
+        return embeddings.weight
+
+    @cached_property
+    def ctc_scale(self) -> float:
+        """What brings products of audio embeddings, as first drawn, and the table to variance 1."""
+        with torch.no_grad():
+            rows, text = self.table[::8].float(), self._some_text().float()
+        rms = [part.pow(2).mean().sqrt().item() for part in (rows, text)]
+        return 1 / (rms[0] * rms[1] * math.sqrt(self.table.shape[1]))
+
+    def _some_text(self) -> Tensor:
+        """Embeddings of many tokens, at the scale at which the LLM reads them."""
+        return self.llm.get_input_embeddings()(torch.arange(0, len(self.table), 8).to(self.device))
 
     def embed_audio(self, features: Tensor, clip_lens: Lens) -> tuple[Tensor, Lens]:
         """Map (F, M) features of packed clips to (A, E) embeddings, and to each clip's number."""
@@ -111,7 +146,7 @@ class SpeechLM(PreTrainedModel, GenerationMixin):
     def embed(self, input_ids: Tensor, audio: Tensor) -> Tensor:
         """Map (N,) tokens and (A, E) audio embeddings to (N, E): the one embedding path.
 
-        An LLM that scales its embeddings does so inside the LLM, for text and audio alike.
+        An LLM that scales its embeddings (Gemma) does so here, to text; audio starts at that scale.
         """
         text = self.llm.get_input_embeddings()(input_ids)
         return splice(text, audio, audio_mask(input_ids, self.config.audio_token_id))
@@ -139,7 +174,9 @@ class SpeechLM(PreTrainedModel, GenerationMixin):
 
     def project(self, hidden: Tensor) -> Tensor:
         """Map (..., E) hidden states to (..., V) logits, as the LLM's own head does."""
-        logits = self.llm.get_output_embeddings()(hidden)
+        head = self.llm.get_output_embeddings()
+        assert head is not None
+        logits = head(hidden)
         softcap = self.config.text_config.to_dict().get("final_logit_softcapping")
         return logits if softcap is None else torch.tanh(logits / softcap) * softcap
 
@@ -152,7 +189,7 @@ class SpeechLM(PreTrainedModel, GenerationMixin):
         clip_lens: Lens = (),
         seq_lens: Lens | None = None,
         labels: Tensor | None = None,
-        **kwargs: object,
+        **kwargs: Any,
     ) -> CausalLMOutputWithPast:
         """Return logits (B, N, V) for token rows (B, N), and the mean loss when `labels` are given.
 
@@ -182,7 +219,16 @@ class SpeechLM(PreTrainedModel, GenerationMixin):
             loss = nn.functional.cross_entropy(
                 logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten()
             )
-        return CausalLMOutputWithPast(loss=loss, logits=logits)
+        return CausalLMOutputWithPast(
+            loss=cast("torch.FloatTensor | None", loss), logits=cast(torch.FloatTensor, logits)
+        )
+
+    def train(self, mode: bool = True) -> "SpeechLM":
+        """Set training mode; a frozen encoder stays as it is in use (dropout, batch statistics)."""
+        super().train(mode)
+        if self.config.model.train.encoder == "frozen":
+            self.encoder.eval()
+        return self
 
     @contextmanager
     def voice_off(self) -> Iterator[None]:
@@ -205,7 +251,7 @@ class SpeechLM(PreTrainedModel, GenerationMixin):
                 parts[part].append(parameter)
         return {part: parameters for part, parameters in parts.items() if parameters}
 
-    def save_pretrained(self, save_directory: str | Path, **kwargs: object) -> None:
+    def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:
         """Write `config.json`, what was trained, and the LLM's LoRA in PEFT's own format."""
         folder = Path(save_directory)
         folder.mkdir(parents=True, exist_ok=True)
@@ -214,18 +260,20 @@ class SpeechLM(PreTrainedModel, GenerationMixin):
         save_file(self._trained_tensors(), folder / "model.safetensors", metadata={"format": "pt"})
         if self.config.model.train.llm == "lora":
             (folder / "lora").mkdir(exist_ok=True)
-            state = get_peft_model_state_dict(self.llm, adapter_name=LORA)
-            state = {f"base_model.model.{k}": v.contiguous() for k, v in state.items()}
-            save_file(state, folder / "lora/adapter_model.safetensors", metadata={"format": "pt"})
+            save_file(
+                self._lora_tensors(),
+                folder / "lora/adapter_model.safetensors",
+                metadata={"format": "pt"},
+            )
             self.llm.peft_config[LORA].save_pretrained(str(folder / "lora"))
 
     @classmethod
     def from_pretrained(
         cls,
         pretrained_model_name_or_path: str | Path,
-        *args: object,
+        *args: Any,
         dtype: torch.dtype = torch.bfloat16,
-        **kwargs: object,
+        **kwargs: Any,
     ) -> "SpeechLM":
         """Load a folder that `save_pretrained` wrote, all in `dtype`, for use.
 
@@ -242,38 +290,33 @@ class SpeechLM(PreTrainedModel, GenerationMixin):
         config = SpeechLMConfig.from_pretrained(folder)
         model = cls.from_parts(config.model, config.audio_token_id, dtype)
         model.load_trained(folder)
-        return model.to(dtype).eval()
+        # Not model.to(dtype): it would round the rotary frequencies, which stay float32 in use.
+        for tensor in model.state_dict(keep_vars=True).values():
+            if tensor.is_floating_point():
+                tensor.data = tensor.data.to(dtype)
+        return model.eval()
 
     def load_trained(self, folder: Path) -> None:
         """Read back what `save_pretrained` wrote, strictly. Raises ValueError."""
-        stored, own = load_file(folder / "model.safetensors"), self._trained_tensors()
-        if stored.keys() != own.keys():
-            odd = sorted(stored.keys() ^ own.keys())[0]
-            raise ValueError(
-                f"{folder}/model.safetensors does not fit its config.json: '{odd}' is in one only"
-            )
-        with torch.no_grad():
-            for name, tensor in own.items():
-                tensor.copy_(stored[name])
+        _copy(folder / "model.safetensors", self._trained_tensors())
         if self.config.model.train.llm == "lora":
-            state = load_file(folder / "lora/adapter_model.safetensors")
-            state = {k.removeprefix("base_model.model."): v for k, v in state.items()}
-            result = set_lora_state(self.llm, state, adapter_name=LORA)
-            if result.unexpected_keys or len(state) != len(
-                get_peft_model_state_dict(self.llm, adapter_name=LORA)
-            ):
-                raise ValueError(f"{folder}/lora does not fit the LLM {self.config.model.llm}")
+            _copy(folder / "lora/adapter_model.safetensors", self._lora_tensors())
 
     def _trained_tensors(self) -> dict[str, Tensor]:
-        """Everything trained but the LLM's LoRA, by name; buffers of a trained encoder with it."""
+        """Everything trained but the LLM's LoRA, by name; a trained encoder's buffers with it."""
         tensors = {
             name: parameter.data
             for name, parameter in self.named_parameters()
             if parameter.requires_grad and not name.startswith("llm.")
         }
-        if self.config.model.train.encoder == "full":
+        if self.config.model.train.encoder != "frozen":
             tensors |= {n: b for n, b in self.named_buffers() if n.startswith("encoder.")}
         return tensors
+
+    def _lora_tensors(self) -> dict[str, Tensor]:
+        """The LLM's low-rank updates, under PEFT's names."""
+        state = get_peft_model_state_dict(self.llm, adapter_name=LORA, save_embedding_layers=False)
+        return {f"base_model.model.{name}": tensor for name, tensor in state.items()}
 
     @staticmethod
     def _dtype_of(part: nn.Module) -> torch.dtype:
@@ -298,6 +341,34 @@ def _add_lora(part: nn.Module, settings: LoraSettings, base: str) -> None:
         inference_mode=False,
     )
     inject_adapter_in_model(config, part, adapter_name=LORA)
+
+
+def _copy(path: Path, tensors: dict[str, Tensor]) -> None:
+    """Fill `tensors` from a file that must hold just these. Raises ValueError."""
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file, so the checkpoint is not whole; take another")
+    stored = load_file(path)
+    shapes = [{name: t.shape for name, t in own.items()} for own in (stored, tensors)]
+    if odd := sorted(name for name, _ in shapes[0].items() ^ shapes[1].items()):
+        raise ValueError(
+            f"{path} does not fit the settings of the model: '{odd[0]}' is missing, left over or "
+            f"of another shape; load it with the settings that it was trained with"
+        )
+    with torch.no_grad():
+        for name, tensor in tensors.items():
+            tensor.copy_(stored[name])
+
+
+@contextmanager
+def _no_progress_bar() -> Iterator[None]:
+    """Keep transformers from drawing a progress bar for each part that it loads."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def _given(position_ids: Tensor | None) -> Tensor:

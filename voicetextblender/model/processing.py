@@ -17,11 +17,12 @@ from transformers import (
     PreTrainedTokenizerBase,
     ProcessorMixin,
     SequenceFeatureExtractor,
+    WhisperFeatureExtractor,
 )
 
 from voicetextblender.audio import SAMPLE_RATE
 from voicetextblender.batch import IGNORE, Sample
-from voicetextblender.chat import Conversation
+from voicetextblender.chat import Conversation, user
 from voicetextblender.config import ModelConfig
 from voicetextblender.model.configuration import SpeechLMConfig
 from voicetextblender.model.parts import resolve
@@ -64,15 +65,23 @@ class SpeechLMProcessor(ProcessorMixin):
 
     @classmethod
     def from_parts(cls, settings: ModelConfig) -> "SpeechLMProcessor":
-        """Build the processor for an encoder and an LLM that are named in `settings`."""
+        """Build the processor for an encoder and an LLM that are named in `settings`.
+
+        Raises ValueError for a part that is not known or not supported.
+        """
         encoder = resolve(settings.encoder)
         kind = AutoConfig.from_pretrained(encoder).model_type
+        if kind not in SUBSAMPLING:
+            raise ValueError(
+                f"model.encoder '{settings.encoder}' is of kind '{kind}', which is not known as a "
+                f"speech encoder; use one of {', '.join(SUBSAMPLING)}"
+            )
         tokenizer = AutoTokenizer.from_pretrained(resolve(settings.llm))
         return cls(
             AutoFeatureExtractor.from_pretrained(encoder),
             tokenizer,
             choose_audio_token(tokenizer, settings.audio_token),
-            SUBSAMPLING.get(kind, 1) * settings.adapter.stack,
+            SUBSAMPLING[kind] * settings.adapter.stack,
         )
 
     @cached_property
@@ -101,7 +110,9 @@ class SpeechLMProcessor(ProcessorMixin):
             return_tensors="pt",
         )
         features = extracted["input_features"][0]
-        return features.T if features.shape[0] == self.num_mel_bins else features
+        if isinstance(self.feature_extractor, WhisperFeatureExtractor):
+            return features.T.contiguous()
+        return features[extracted["attention_mask"][0].bool()]  # Parakeet's last frame is padding
 
     def encode(
         self,
@@ -140,14 +151,16 @@ class SpeechLMProcessor(ProcessorMixin):
 def choose_audio_token(tokenizer: PreTrainedTokenizerBase, wanted: str | None) -> str:
     """Return the token that holds an audio embedding's place: one that text never uses.
 
-    Raises ValueError if `wanted` is no single special token, or if none is known to be unused.
+    Raises ValueError if `wanted` is no such token, or if none is known.
     """
     vocabulary = tokenizer.get_vocab()
     if wanted is not None:
-        if wanted not in vocabulary:
+        typed = Prompter(tokenizer).encode_for_answer(Conversation("typed", (user(wanted),)))
+        added = {token.content for token in tokenizer.added_tokens_decoder.values()}
+        if wanted not in added or vocabulary[wanted] in typed.ids:
             raise ValueError(
-                f"model.audio_token '{wanted}' is no token of the LLM; "
-                f"name one that its text never uses, such as a reserved special token"
+                f"model.audio_token '{wanted}' is no token of the LLM that its text never uses; "
+                f"name a reserved special token"
             )
         return wanted
     for token in UNUSED_TOKENS:

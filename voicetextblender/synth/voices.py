@@ -34,7 +34,7 @@ class HibariVoice:
             from hibari import SAMPLE_RATE, Hibari
         except ModuleNotFoundError:
             raise ValueError(
-                "the voice 'hibari' is not installed; run: pip install 'voicetextblender[parts]'"
+                "the voice 'hibari' is not installed; run: pip install 'voicetextblender[voice]'"
             ) from None
         self.rate = SAMPLE_RATE
         self._hibari = Hibari()

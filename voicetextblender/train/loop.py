@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
@@ -16,11 +17,11 @@ from torch import Tensor
 from voicetextblender.batch import IGNORE, Batch, Sample
 from voicetextblender.chat import Conversation
 from voicetextblender.config import Recipe, TrainConfig, dump_recipe
-from voicetextblender.data.blend import seeded
 from voicetextblender.data.loader import Loader
 from voicetextblender.data.records import Records, load_clips
 from voicetextblender.model.modeling import SpeechLM
 from voicetextblender.model.processing import SpeechLMProcessor
+from voicetextblender.seeding import seeded
 from voicetextblender.train.augment import spec_augment
 from voicetextblender.train.loss import ctc_loss, token_losses
 from voicetextblender.train.optim import build_optimizer, lr_scale, set_lr
@@ -59,7 +60,7 @@ class Tally:
         self.positions += len(batch.input_ids)
         self.audio_s += sum(batch.clip_lens) / 100
 
-    def line(self, position: Position, lr: float, grad_norm: float, seconds: float) -> dict:
+    def line(self, position: Position, lr: float, norms: dict[str, float], s: float) -> dict:
         """Return the log line: means over supervised tokens, and speeds."""
         return {
             "step": position.step,
@@ -69,10 +70,10 @@ class Tally:
             "tokens_by_source": dict(self.tokens),
             "ctc": self.ctc / max(1, self.ctc_tokens),
             "lr_scale": lr,
-            "grad_norm": grad_norm,
-            "tokens_per_s": self.positions / seconds,
-            "audio_s_per_s": self.audio_s / seconds,
-            "seconds": seconds,
+            "grad_norm": norms,
+            "tokens_per_s": self.positions / s,
+            "audio_s_per_s": self.audio_s / s,
+            "seconds": s,
         }
 
 
@@ -82,8 +83,9 @@ def train(
     """Train as the recipe says and return the folder of the finished model.
 
     A run that was stopped goes on from its newest checkpoint, with the same batches and the same
-    losses as if it had never stopped, unless `resume` is false. Each line of the log is also given
-    to `report`. Raises ValueError for a recipe, a record or a part that will not do.
+    losses as if it had never stopped, unless `resume` is false, which drops its checkpoints. Each
+    line of the log is also given to `report`. Raises ValueError for a recipe, a record or a part
+    that will not do.
     """
     run = Path(recipe.run)
     config = recipe.train
@@ -92,12 +94,15 @@ def train(
     processor = SpeechLMProcessor.from_parts(recipe.model)
     loader = build_loader(recipe, processor)
     dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
-    model = SpeechLM.from_parts(recipe.model, processor.audio_token_id, dtype).to(device).train()
+    model = SpeechLM.from_parts(recipe.model, processor.audio_token_id, dtype).train()
+    torch.nn.Module.to(model, device)  # in place; transformers' own `to` has lost its types
     optimizer = build_optimizer(model, config)
     position = Position()
     kept = checkpoints(run / "checkpoints")
     if kept and resume:
         position = load_checkpoint(kept[-1], model, optimizer)
+    elif kept:
+        shutil.rmtree(run / "checkpoints")  # else the old run's count as this one's newest
     with ExitStack() as stack:
         log = stack.enter_context(open_log(run, recipe, position))
         stack.enter_context(disable_input_dtype_casting(model))
@@ -109,8 +114,8 @@ def train(
             set_lr(optimizer, scale)
             # Dropout is drawn from (seed, step) too, so a resumed run draws the same.
             torch.manual_seed(config.seed * 1_000_003 + position.step)
-            grad_norm = train_step(model, optimizer, step.batch.to(device), config, tally)
-            bad_steps = 0 if math.isfinite(grad_norm) else bad_steps + 1
+            norms = train_step(model, optimizer, step.batch.to(device), config, tally)
+            bad_steps = 0 if all(map(math.isfinite, norms.values())) else bad_steps + 1
             if bad_steps == MAX_BAD_STEPS:
                 raise ValueError(
                     f"step {position.step}: the gradient was not finite {bad_steps} times in a "
@@ -119,7 +124,7 @@ def train(
             position = Position(position.step + 1, step.next_draw)
             if position.step % config.log_every == 0 or position.step == config.steps:
                 now = time.perf_counter()
-                line = tally.line(position, scale, grad_norm, now - started)
+                line = tally.line(position, scale, norms, now - started)
                 print(json.dumps(line), file=log, flush=True)
                 if report is not None:
                     report(line)
@@ -137,17 +142,20 @@ def train_step(
     batch: Batch,
     config: TrainConfig,
     tally: Tally,
-) -> float:
-    """Do one optimiser step and return the gradient's norm; skip a step that is not finite."""
+) -> dict[str, float]:
+    """Do one optimiser step and return each part's gradient norm; skip one that is not finite."""
     with autocast(batch.input_ids.device.type, config):
         loss = batch_loss(model, batch, config, tally)
     loss.backward()
-    trained = [p for parameters in model.trained_parts().values() for p in parameters]
-    grad_norm = torch.nn.utils.clip_grad_norm_(trained, config.clip_norm).item()
-    if math.isfinite(grad_norm):
+    # Each part by itself: CTC's gradient on the adapter is large, and would drown the LoRA's.
+    norms = {
+        part: torch.nn.utils.clip_grad_norm_(parameters, config.clip_norm).item()
+        for part, parameters in model.trained_parts().items()
+    }
+    if all(map(math.isfinite, norms.values())):
         optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    return grad_norm
+    return norms
 
 
 def batch_loss(model: SpeechLM, batch: Batch, config: TrainConfig, tally: Tally) -> Tensor:
@@ -169,6 +177,8 @@ def batch_loss(model: SpeechLM, batch: Batch, config: TrainConfig, tally: Tally)
             batch.ctc_lens,
             model.table,
             model.config.audio_token_id,
+            torch.randint(len(model.table), (config.ctc_negatives,), device=audio.device),
+            model.ctc_scale,
         )
         tally.ctc += ctc.item()
         tally.ctc_tokens += num_targets
@@ -203,6 +213,15 @@ def build_loader(recipe: Recipe, processor: SpeechLMProcessor) -> Loader:
 def autocast(device: str, config: TrainConfig) -> AbstractContextManager:
     """Return the context in which matrix products run in the recipe's precision."""
     return torch.autocast(device, torch.bfloat16, enabled=config.precision == "bf16")
+
+
+def one_line(line: dict) -> str:
+    """Return a log line in a few words."""
+    losses = " ".join(f"{source} {loss:.2f}" for source, loss in line["loss_by_source"].items())
+    return (
+        f"step {line['step']} · loss {losses} · ctc {line['ctc']:.2f} · "
+        f"{line['tokens_per_s']:.0f} tokens/s"
+    )
 
 
 def open_log(run: Path, recipe: Recipe, position: Position) -> TextIO:

