@@ -21,7 +21,7 @@ from voicetextblender.train.loop import one_line, train
 
 RUN = Path("runs/demo")
 SETS = (
-    EvalSet("spoken, new sentences", RUN / "held-out/*.jsonl", "synthetic"),
+    EvalSet("spoken, new sentences", RUN / "held-out/shard-00000.jsonl", "synthetic"),
     EvalSet("phone prompts, trained on", Path("data/asterisk/train.jsonl"), "real", True, 40),
     EvalSet("phone prompts, new", Path("data/asterisk/test.jsonl"), "real"),
 )

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings as hypothesis_settings
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from tokenizers.trainers import BpeTrainer
 from transformers import (
@@ -31,6 +32,8 @@ from voicetextblender.model.processing import SpeechLMProcessor
 
 torch.set_num_threads(1)
 logging.disable_progress_bar()
+hypothesis_settings.register_profile("busy machine", deadline=None)
+hypothesis_settings.load_profile("busy machine")
 
 TEMPLATES = Path(__file__).parent / "templates"
 SENTENCES = [

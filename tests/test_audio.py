@@ -220,6 +220,12 @@ def test_what_is_no_audio_is_refused(data, sentence):
         load_bytes(data, "a.x")
 
 
+def test_a_raw_file_is_refused_as_nobody_knows_its_rate(tmp_path):
+    (tmp_path / "a.raw").write_bytes(bytes(1000))
+    with pytest.raises(ValueError, match=r"a\.raw: (cannot be read as audio|holds no audio)"):
+        load(tmp_path / "a.raw")
+
+
 def test_a_playlist_cannot_make_us_read_another_file(tmp_path, monkeypatch):
     encode(tmp_path / "secret.aac", tone(440, 1.0, 44_100))
     monkeypatch.chdir(tmp_path)

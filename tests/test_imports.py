@@ -10,7 +10,7 @@ import pytest
 import voicetextblender
 
 ROOT = Path(voicetextblender.__file__).parent
-GROUND = {"config", "chat", "audio", "text", "batch", "seeding"}
+GROUND = {"config", "chat", "audio", "text", "batch", "progress", "seeding"}
 BELOW = GROUND | {"prompt"}
 MAY_IMPORT = {
     **{module: set() for module in GROUND},
@@ -19,8 +19,8 @@ MAY_IMPORT = {
     "model": BELOW | {"model"},
     "synth": BELOW | {"synth"},
     "train": BELOW | {"data", "model", "train"},
-    "eval": BELOW | {"model", "eval", "data.records", "train.state"},
-    "serve": BELOW | {"model", "serve"},
+    "eval": BELOW | {"data", "model", "train", "eval"},
+    "serve": BELOW | {"model", "serve", "data.records"},
 }
 LIGHT = ("voicetextblender.config", "voicetextblender.chat", "voicetextblender.text")
 

@@ -122,8 +122,9 @@ def _cut(mono: _Mono, name: str, start: float, duration: float | None) -> np.nda
     samples = mono.samples
     if mono.rate != SAMPLE_RATE and samples.size:
         samples = soxr.resample(samples, mono.rate, SAMPLE_RATE)
-    begin = round(start * SAMPLE_RATE) - round(mono.first * SAMPLE_RATE / mono.rate)
-    end = None if duration is None else begin + round(duration * SAMPLE_RATE)
+    # A container whose index is wrong may be entered late; what is before is lost then.
+    begin = max(0, round(start * SAMPLE_RATE) - round(mono.first * SAMPLE_RATE / mono.rate))
+    end = None if duration is None else begin + max(1, round(duration * SAMPLE_RATE))
     clip = samples[begin:end]
     if not clip.size:
         length_s = (mono.first + mono.samples.size) / mono.rate

@@ -222,3 +222,7 @@ def _answer(pieces: Iterator[str]) -> None:
 def _note(text: str) -> None:
     """Write to standard error, so that standard output holds nothing but results."""
     print(text, file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

@@ -72,7 +72,7 @@ class LoraConfig(Settings):
     rank: PositiveInt = 32
     """Rank of the update."""
 
-    alpha: PositiveFloat = 32
+    alpha: PositiveInt = 32
     """The update is scaled by alpha / rank."""
 
     dropout: Fraction = 0.0
@@ -185,6 +185,9 @@ class TrainConfig(Settings):
 
     ctc_negatives: PositiveInt = 2048
     """Random tokens of the vocabulary that the CTC loss contrasts with the words that are heard."""
+
+    flat_start: NonNegativeInt = 100
+    """Steps in which CTC is helped to align by taking words as evenly spaced, less and less."""
 
     spec_augment: SpecAugmentConfig | None = SpecAugmentConfig()
     """Feature masks; null for none."""

@@ -111,9 +111,21 @@ def test_a_sinusoid_depends_on_the_offset_alone():
     assert torch.equal(short, long[4:9])
 
 
+def test_a_new_conformer_begins_as_stack_and_project():
+    """Its branches add nothing at first, so it aligns as fast as the simpler adapter."""
+    torch.manual_seed(0)
+    new = build_adapter("conformer", D, E, W, STACK, layers=2, heads=2, kernel=3, dropout=0.0)
+    frames = torch.randn(8, D)
+    alone = new.up(new.norm_in(stack_frames(frames, (8,), STACK)[0]))
+    norm = torch.nn.LayerNorm(W)
+    torch.testing.assert_close(new(frames, (8,))[0], new.down(norm(norm(alone))))
+
+
 def test_the_dropout_of_the_conformer_is_for_training_only():
     torch.manual_seed(0)
     noisy = build_adapter("conformer", D, E, W, STACK, layers=1, heads=2, kernel=3, dropout=0.5)
+    for parameter in noisy.parameters():
+        torch.nn.init.normal_(parameter)
     frames = torch.randn(8, D)
     assert not torch.equal(noisy(frames, (8,))[0], noisy(frames, (8,))[0])
     noisy.eval()

@@ -99,7 +99,9 @@ def test_without_lengths_it_is_the_attention_of_transformers(mask):
 def test_a_token_that_continues_rows_of_different_lengths_sees_what_it_sees_in_the_whole(window):
     layer = FakeLayer(True, 2)
     q, k, v = queries_keys_values(2)
-    padded = [nn.utils.rnn.pad_sequence([x[0, :, :n].transpose(0, 1) for n in LENS]) for x in (k, v)]
+    padded = [
+        nn.utils.rnn.pad_sequence([x[0, :, :n].transpose(0, 1) for n in LENS]) for x in (k, v)
+    ]
     keys, values = (x.permute(1, 2, 0, 3) for x in padded)  # (B, H, L, C), rubbish-free padding
     last = torch.cat([q[:, :, n - 1 : n] for n in LENS])
     mask = torch.arange(keys.shape[2]) < torch.tensor(LENS)[:, None, None, None]
@@ -109,5 +111,7 @@ def test_a_token_that_continues_rows_of_different_lengths_sees_what_it_sees_in_t
             layer, q[:, :, :n], k[:, :, :n], v[:, :, :n], None, seq_lens=(n,), sliding_window=window
         )
         torch.testing.assert_close(step[0], whole[0, -1])
-    alone, _ = packed_attention(layer, last[2:3], k[:, :, :7], v[:, :, :7], None, sliding_window=window)
+    alone, _ = packed_attention(
+        layer, last[2:3], k[:, :, :7], v[:, :, :7], None, sliding_window=window
+    )
     torch.testing.assert_close(alone[0], steps[2])

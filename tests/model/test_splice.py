@@ -49,7 +49,9 @@ def test_speech_takes_the_precision_of_the_text():
 
 def test_the_gradient_flows_to_speech_and_text():
     text, audio = torch.zeros(3, 2, requires_grad=True), torch.zeros(1, 2, requires_grad=True)
-    (splice(text, audio, torch.tensor([False, True, False])) * torch.arange(6).view(3, 2)).sum().backward()
+    (
+        splice(text, audio, torch.tensor([False, True, False])) * torch.arange(6).view(3, 2)
+    ).sum().backward()
     assert audio.grad.tolist() == [[2, 3]]
     assert text.grad.tolist() == [[0, 1], [0, 0], [4, 5]]
 

@@ -116,14 +116,26 @@ _HEARD = {
     },
     "es": {"vm-nomore": "No hay más mensajes."},
     "fr": {
+        "if-correct-press": "Si c'est exact, appuyez sur...",
+        "pbx-parkingfailed": "La tentative de placement d'appel a échoué.",
         "please-try-call-later": "Veuillez essayer votre appel plus tard.",
         "sorry-youre-having-problems": "Désolé que vous ayez des problèmes.",
     },
     "it": {
+        "conf-placeintoconf": "Ora sarà inserito nella conferenza.",
+        "confbridge-mute-in": "Per disattivare o riattivare la propria voce...",
+        "confbridge-mute-out": "...per disattivare o riattivare la propria voce.",
+        "confbridge-only-one": "C'è attualmente solo un altro partecipante alla conferenza.",
+        "confbridge-only-participant": "Sei attualmente l'unico partecipante della conferenza.",
+        "dir-instr": "Se questa è la persona che stai cercando premere uno, altrimenti premere "
+        "asterisco.",
+        "is": "È",
         "please-try-call-later": "Per piacere, riprova ancora la tua chiamata più tardi.",
+        "queue-thereare": "Attualmente lei è il chiamante numero...",
         "vm-nobodyavail": "Al momento nessuno degli operatori è in grado di rispondere alla "
         "chiamata.",
         "vm-tempgreetactive": "Il proprio messaggio temporaneo di saluto è attualmente attivo.",
+        "vm-then-pound": "poi premere cancelletto",
     },
     "ru": {},
 }

@@ -78,7 +78,7 @@ def import_asterisk(
             ]
             _write_lines(out / f"ast-{source}-{target}.jsonl", ast)
     durations = [clip.duration or 0.0 for of_lang in clips.values() for clip in of_lang.values()]
-    return ImportReport(len(durations), sum(durations) / 3600, dict(dropped))
+    return ImportReport(len(durations), sum(durations) / 3600, dict(sorted((+dropped).items())))
 
 
 def _asterisk_listing(lang: str, docs: Path) -> list[str]:

@@ -15,6 +15,7 @@ from typing import Literal
 
 import torch
 from pydantic import TypeAdapter
+from torch import nn
 
 from voicetextblender.audio import probe_duration
 from voicetextblender.chat import Conversation
@@ -156,7 +157,9 @@ def whisper_asr(
     tokenizer = AutoTokenizer.from_pretrained(folder)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     whisper = WhisperForConditionalGeneration.from_pretrained(folder, dtype=torch.bfloat16)
-    whisper = whisper.to(device).eval()
+    # Its prompt is four tokens: start, language, task, no time stamps.
+    whisper.generation_config.update(max_length=4 + max_new_tokens, do_sample=False, num_beams=1)
+    nn.Module.to(whisper.eval(), device)
 
     @torch.inference_mode()
     def transcribe(batch: Sequence[Conversation]) -> list[str]:
@@ -171,9 +174,6 @@ def whisper_asr(
             attention_mask=inputs.attention_mask,
             language=[_language(c) for c in batch],
             task="transcribe",
-            do_sample=False,
-            num_beams=1,
-            max_new_tokens=max_new_tokens,
         )
         return [text.strip() for text in tokenizer.batch_decode(ids, skip_special_tokens=True)]
 
@@ -199,6 +199,7 @@ def transcribe_sets(
     results = {}
     for of in sets:
         path = out / f"{of.name}.jsonl"
+        digest = hashlib.sha256(of.path.read_bytes()).hexdigest()
         wanted = {
             _asked(c, of.name, out, made): replace(c, messages=c.messages[:-1]) for c in _chosen(of)
         }
@@ -219,7 +220,6 @@ def transcribe_sets(
                     report(of.name, len(done), len(wanted))
         in_order = [done[question] for question in wanted]
         _write(path, in_order)
-        digest = hashlib.sha256(of.path.read_bytes()).hexdigest()
         results[of.name] = score(in_order, of.speech, of.seen, model, decoding, digest)
     (out.parent / f"{out.name}.json").write_bytes(_RESULTS.dump_json(results, indent=1))
     return results

@@ -28,12 +28,13 @@ def legend(names: Mapping[str, str]) -> Html:
 def line_chart(
     series: Mapping[str, Points], colours: Mapping[str, str], x_label: str, y_label: str
 ) -> Html:
-    """Draw curves over a shared x axis; the y axis begins at 0. At least one point is needed."""
+    """Draw curves over a shared x axis; the y axis begins at 0."""
     width, height, left, right, top, bottom = 480, 270, 42, 12, 8, 38
-    curves = {name: _thinned(points) for name, points in series.items() if points}
-    x_max = max(x for points in curves.values() for x, _ in points) or 1.0
+    thinned = {name: _thinned(points) for name, points in series.items()}
+    curves = {name: points for name, points in thinned.items() if points}
+    x_max = max((x for points in curves.values() for x, _ in points), default=0.0) or 1.0
     x_ticks = [tick for tick in ticks(x_max, 5) if tick <= x_max * 1.001]
-    y_ticks = ticks(max(y for points in curves.values() for _, y in points), 5)
+    y_ticks = ticks(max((y for points in curves.values() for _, y in points), default=1.0), 5)
 
     def at_x(x: float) -> float:
         return left + (width - left - right) * x / x_max
@@ -88,7 +89,7 @@ def interval_chart(rows: Sequence[tuple[float, tuple[float, float], str]], limit
 
     A value beyond the limit is drawn as an arrow head at its edge.
     """
-    width, left, gap = 240, 6, 15
+    width, left, gap = 220, 6, 15
     height = gap * len(rows) + 4
 
     def at(value: float) -> float:
@@ -96,7 +97,7 @@ def interval_chart(rows: Sequence[tuple[float, tuple[float, float], str]], limit
 
     grid = [
         tag("line", x1=at(x), x2=at(x), y1=0, y2=height, class_="grid")
-        for x in ticks(limit, 4)
+        for x in ticks(limit, 5)
         if x <= limit
     ]
     marks = []
@@ -125,7 +126,7 @@ def interval_chart(rows: Sequence[tuple[float, tuple[float, float], str]], limit
 
 def interval_axis(limit: float) -> Html:
     """Draw the numbers of an `interval_chart`'s axis, as percent."""
-    width, left = 240, 6
+    width, left = 220, 6
     marks = [
         tag(
             "text",
@@ -134,7 +135,7 @@ def interval_axis(limit: float) -> Html:
             y=11,
             text_anchor="start" if not x else "end" if x == limit else "middle",
         )
-        for x in ticks(limit, 4)
+        for x in ticks(limit, 5)
         if x <= limit
     ]
     return tag("svg", *marks, width=width, height=14, viewBox=f"0 0 {width} 14")
@@ -174,8 +175,7 @@ def ticks(largest: float, about: int) -> list[float]:
 
 
 def _thinned(points: Points) -> Points:
-    """Return at most _MAX_POINTS points: the means of equal stretches. Non-finite ones are left
-    out."""
+    """Return the finite points, or at most _MAX_POINTS means of equal stretches of them."""
     points = [point for point in points if math.isfinite(point[1])]
     size = -(-len(points) // _MAX_POINTS)
     if size <= 1:

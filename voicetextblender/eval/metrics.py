@@ -126,8 +126,9 @@ def align(reference: str, hypothesis: str) -> list[Aligned]:
     """Align two texts word by word as `basic` compares them, but in their own spelling."""
     ref, ref_words = _spelt(reference)
     hyp, hyp_words = _spelt(hypothesis)
-    if not ref or not hyp:
-        return [Aligned(False, tuple(ref_words), tuple(hyp_words))]
+    if not ref or not hyp:  # jiwer takes no empty reference
+        is_equal = not ref and not hyp
+        return [Aligned(is_equal, tuple(filter(None, ref_words)), tuple(filter(None, hyp_words)))]
     chunks = jiwer.process_words(" ".join(ref), " ".join(hyp)).alignments[0]
     return [
         Aligned(

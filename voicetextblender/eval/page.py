@@ -110,6 +110,7 @@ p { margin: 0 0 12px; max-width: 76ch; }
 .verdict { font-size: 19px; line-height: 1.5; margin: 14px 0 24px; }
 .lead, .note { color: var(--soft); }
 .lead { margin-bottom: 16px; }
+.warning { color: var(--bad); margin-top: 8px; }
 .note { font-size: 13px; margin-top: 8px; max-width: 110ch; }
 .tiles { display: grid; gap: 12px; grid-template-columns: repeat(auto-fit, minmax(190px, 1fr)); }
 .tile { background: var(--card); border: 1px solid var(--line); border-radius: 10px;
@@ -134,7 +135,7 @@ tbody tr:last-child td { border-bottom: 0; }
 .prose td { vertical-align: top; text-align: left; white-space: pre-wrap; width: 38%;
   overflow-wrap: anywhere; }
 .prose td:first-child { width: 24%; font-weight: 550; }
-td b, .chip { white-space: nowrap; }
+td b, .chip, table:not(.prose) td:first-child { white-space: nowrap; }
 .range { color: var(--soft); font-size: 12px; display: block; }
 .ours { color: var(--ours); } .theirs { color: var(--theirs); } .before { color: var(--before); }
 b, .strong { font-weight: 650; }
@@ -144,6 +145,7 @@ figure { margin: 0; background: var(--card); border: 1px solid var(--line); bord
 figcaption { font-weight: 600; font-size: 14px; margin-bottom: 4px; }
 svg { display: block; max-width: 100%; font: 11px system-ui, sans-serif; }
 figure svg { width: 100%; height: auto; }
+table svg { max-width: none; }
 svg text { fill: var(--soft); }
 .grid { stroke: var(--line); stroke-width: 1; }
 .key { display: inline-flex; align-items: center; gap: 6px; margin-right: 16px; font-size: 13px; }

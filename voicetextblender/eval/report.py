@@ -1,32 +1,10 @@
-"""The report: one HTML file that says what a run learned to hear and what it kept.
+"""The report: one HTML file that says what a run learned to hear and what it kept."""
 
-It is made from the files of the run alone, so it can be made again without the model:
-`recipe.yaml`, `log.jsonl`, `model/provenance.json`, and in `eval/` the scores `before.json`,
-`after.json`, `whisper.json` with the predictions in folders of the same names, and
-`retention.json`. What is not there is left out.
-"""
-
-import base64
-import glob
-import json
-import random
-import tempfile
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import zip_longest
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from voicetextblender import audio
-from voicetextblender.config import Recipe, dump_recipe, load_recipe
-from voicetextblender.data.blend import Blend
-from voicetextblender.data.records import Records
-from voicetextblender.eval.asr import (
-    AsrResult,
-    Prediction,
-    Score,
-    read_predictions,
-    read_results,
-)
+from voicetextblender.config import dump_recipe
+from voicetextblender.eval.asr import Score
 from voicetextblender.eval.charts import (
     colour,
     interval_axis,
@@ -35,57 +13,17 @@ from voicetextblender.eval.charts import (
     line_chart,
     pair_of_bars,
 )
-from voicetextblender.eval.metrics import align
+from voicetextblender.eval.listen import chips, examples
 from voicetextblender.eval.page import Html, details, join, page, section, table, tag
-from voicetextblender.eval.retention import Retention, read_retention
+from voicetextblender.eval.results import Run, read_run, source_facts
+from voicetextblender.eval.retention import Retention
 from voicetextblender.text import LANGUAGES
-from voicetextblender.train.loop import read_log
 
-NUM_EXAMPLES = 12
 FEWEST = 5
 """Clips below which no interval is shown: so few hardly differ from one drawing to the next."""
 NONE = "–"
 OURS, WHISPER, BEFORE = "this model", "Whisper's decoder", "before training"
 COLOURS = {OURS: "var(--ours)", WHISPER: "var(--theirs)", BEFORE: "var(--before)"}
-_SAMPLED = 1000  # conversations of a source from which the length of its clips is estimated
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """All that a run's folder tells."""
-
-    folder: Path
-    recipe: Recipe | None
-    log: list[dict]
-    """Lines as `train.loop.Tally.line` makes them."""
-    provenance: dict[str, str]
-    before: dict[str, AsrResult]
-    after: dict[str, AsrResult]
-    whisper: dict[str, AsrResult]
-    retention: Retention | None
-
-    @property
-    def sets(self) -> dict[str, AsrResult]:
-        """Every set that was transcribed by anyone, those that were not trained on first."""
-        known = self.before | self.whisper | self.after
-        return dict(sorted(known.items(), key=lambda item: (item[1].seen, item[1].speech)))
-
-
-@dataclass(frozen=True, slots=True)
-class SourceFacts:
-    """What one source of the blend was to give, and gave."""
-
-    name: str
-    planned: float
-    """Share of the conversations drawn, from 0 to 1."""
-    drawn: int
-    realised: float
-    tokens: int
-    """Supervised tokens."""
-    epochs: float | None
-    """None where the data is no longer at its place; `hours` likewise."""
-    hours: float | None
-    """Speech heard, repeats included."""
 
 
 def write_report(run: Path) -> Path:
@@ -102,21 +40,6 @@ def write_report(run: Path) -> Path:
     path = run / "report.html"
     path.write_text(render(found), encoding="utf-8")
     return path
-
-
-def read_run(folder: Path) -> Run:
-    """Read what there is of a run."""
-    recipe, provenance = folder / "recipe.yaml", folder / "model" / "provenance.json"
-    return Run(
-        folder=folder,
-        recipe=load_recipe(recipe) if recipe.is_file() else None,
-        log=read_log(folder),
-        provenance=json.loads(provenance.read_text()) if provenance.is_file() else {},
-        before=read_results(folder / "eval" / "before.json"),
-        after=read_results(folder / "eval" / "after.json"),
-        whisper=read_results(folder / "eval" / "whisper.json"),
-        retention=read_retention(folder / "eval" / "retention.json"),
-    )
 
 
 def render(run: Run) -> Html:
@@ -190,7 +113,9 @@ def tiles(run: Run) -> Html:
         if name in run.whisper:
             under.append(f"Whisper {percent(run.whisper[name].overall.wer)} %")
         if name in run.before:
-            under.append(f"before {percent(run.before[name].overall.wer)} %")
+            before = run.before[name].overall
+            on = f" on {before.num_clips}" if before.num_clips != score.num_clips else ""
+            under.append(f"before {percent(before.wer)} %{on}")
         label = join((tag("span", name), " ", chips(result)))
         shown.append(tile(label, percent(score.wer), "% WER", under))
     if (kept := run.retention) is not None:
@@ -211,18 +136,6 @@ def tile(name: str, number: str, unit: str, under: Sequence[str]) -> Html:
         tag("div", number, " ", tag("span", unit, class_="unit"), class_="big"),
         *[tag("div", line, class_="under") for line in under],
         class_="tile",
-    )
-
-
-def chips(result: AsrResult) -> Html:
-    """Say whose voice it is, and whether the clips were in training."""
-    seen = "in training" if result.seen else "held out"
-    return join(
-        (
-            tag("span", result.speech, class_=f"chip {result.speech}"),
-            " ",
-            tag("span", seen, class_="chip"),
-        )
     )
 
 
@@ -247,6 +160,15 @@ def hearing(run: Run) -> Html:
             of_lang = {part: found and found.by_lang.get(lang) for part, found in by_part.items()}
             rows.append((label, LANGUAGES.get(lang, lang), *rates(of_lang, limit)))
     keys = {name: COLOURS[name] for name in (OURS, WHISPER)}
+    changed = [
+        name
+        for name in run.sets
+        if len({of[name].data_sha256 for of in parts.values() if name in of}) > 1
+    ]
+    warning = (
+        f"The data of {', '.join(changed)} changed between these measurements, so they must not "
+        f"be compared; evaluate again."
+    )
     head = (
         *("Speech", "Language", join(("errors per 100 words", interval_axis(limit)))),
         *("This model", "Whisper", "Before", "Clips"),
@@ -257,6 +179,7 @@ def hearing(run: Run) -> Html:
         "Lower is better.",
         legend(keys),
         table(head, rows, text_columns=3),
+        tag("p", warning, class_="warning") if changed else Html(""),
         tag(
             "p",
             "The line through a dot and the numbers under a rate are the 95 % interval: what the "
@@ -272,123 +195,22 @@ def hearing(run: Run) -> Html:
 def rates(scores: Mapping[str, Score | None], limit: float) -> list[str]:
     """Return the cells of a row of scores: chart, this model, Whisper, before, clips."""
     marks = [
-        (score.wer, score.interval if is_enough(score) else (score.wer,) * 2, COLOURS[part])
+        (score.wer, score.interval if is_enough(score) else (score.wer, score.wer), COLOURS[part])
         for part, score in scores.items()
         if score is not None and part != BEFORE
     ]
     num_clips = max(score.num_clips for score in scores.values() if score is not None)
-    cells: list[str] = [interval_chart(marks, limit)]
+    cells = [interval_chart(marks, limit)]
     for score in scores.values():
         if score is None:
-            cells.append(NONE)
+            cells.append(Html(NONE))
             continue
-        note = interval(score)
-        if score.num_clips != num_clips:
-            note += f" ({score.num_clips} clips)"
-        cells.append(join((tag("b", percent(score.wer)), tag("span", note, class_="range"))))
+        notes = [interval(score)]
+        if is_enough(score) and score.num_clips != num_clips:
+            notes.append(f"{score.num_clips} clips")
+        ranges = [tag("span", note, class_="range") for note in notes]
+        cells.append(join((tag("b", percent(score.wer)), *ranges)))
     return [*cells, str(num_clips)]
-
-
-def examples(run: Run) -> Html:
-    """Let a reader listen to some clips and see what was made of them."""
-    folders = {part: run.folder / "eval" / part for part in ("after", "whisper", "before")}
-    heard = {
-        part: {p.id: p for name in run.sets for p in read_predictions(folder / f"{name}.jsonl")}
-        for part, folder in folders.items()
-    }
-    drawn = drawn_by_lot(heard["after"].values(), NUM_EXAMPLES)
-    if not drawn:
-        return Html("")
-    cards = [
-        example(
-            prediction,
-            run.sets[prediction.source],
-            audio_url(folders["after"] / prediction.audio, prediction.start, prediction.duration),
-            {
-                label: heard[part][prediction.id].hypothesis
-                for label, part in (("ours", "after"), ("Whisper", "whisper"), ("before", "before"))
-                if prediction.id in heard[part]
-            },
-        )
-        for prediction in drawn
-    ]
-    return section(
-        "Listen",
-        "Clips drawn by lot, not by how well they came out.",
-        tag(
-            "p",
-            tag("mark", "wrong or too much"),
-            "  ",
-            tag("del", "missing or misheard"),
-            class_="note",
-        ),
-        tag("div", *cards, class_="clips"),
-    )
-
-
-def drawn_by_lot(predictions: Iterable[Prediction], number: int) -> list[Prediction]:
-    """Draw from every set and language in turn, so that each has its place; always the same."""
-    groups: dict[tuple[str, str], list[Prediction]] = {}
-    for prediction in predictions:
-        groups.setdefault((prediction.source, prediction.lang), []).append(prediction)
-    lots = [random.Random(0).sample(group, len(group)) for group in groups.values()]
-    in_turn = [p for turn in zip_longest(*lots) for p in turn if p is not None][:number]
-    order = list(groups)
-    return sorted(in_turn, key=lambda p: order.index((p.source, p.lang)))
-
-
-def example(
-    prediction: Prediction, result: AsrResult, url: str | None, heard: Mapping[str, str]
-) -> Html:
-    """Show one clip: player, what was said, and what each made of it."""
-    player = (
-        tag("audio", controls=True, preload="metadata", src=url)
-        if url
-        else tag("p", "The recording is not at its place any more.", class_="note")
-    )
-    lines = [tag("dt", "said"), tag("dd", prediction.reference, class_="strong")]
-    for name, hypothesis in heard.items():
-        is_marked = name != "before"  # of which all is wrong: marks would only shout
-        words = differences(prediction.reference, hypothesis) if is_marked else [hypothesis]
-        lines += [tag("dt", name), tag("dd", *words, class_="heard" if is_marked else "before")]
-    language = LANGUAGES.get(prediction.lang, prediction.lang)
-    return tag(
-        "div",
-        join((chips(result), " ", tag("span", language, class_="chip"))),
-        player,
-        tag("dl", *lines),
-        class_="clip",
-    )
-
-
-def differences(reference: str, hypothesis: str) -> list[Html]:
-    """Write the hypothesis with what is wrong marked, and what was missed struck out."""
-    parts: list[Html] = []
-    for aligned in align(reference, hypothesis):
-        if aligned.is_equal:
-            parts.append(join((" ".join(aligned.hypothesis), " ")))
-            continue
-        if aligned.reference:
-            parts += [tag("del", " ".join(aligned.reference)), Html(" ")]
-        if aligned.hypothesis:
-            parts += [tag("mark", " ".join(aligned.hypothesis)), Html(" ")]
-    return parts
-
-
-def audio_url(path: Path, start: float, duration_s: float) -> str | None:
-    """Return a clip as a data URL in Opus, or None if its file is not there."""
-    try:
-        is_whole = not start and abs(audio.probe_duration(path) - duration_s) < 0.05
-        if is_whole and path.suffix == ".opus" and path.is_file():
-            data = path.read_bytes()
-        else:
-            with tempfile.TemporaryDirectory() as folder:
-                copy = Path(folder) / "clip.opus"
-                audio.save(copy, audio.load(path, start, duration_s))
-                data = copy.read_bytes()
-    except FileNotFoundError:
-        return None
-    return f"data:audio/ogg;codecs=opus;base64,{base64.b64encode(data).decode()}"
 
 
 def keeping(kept: Retention | None) -> Html:
@@ -479,38 +301,6 @@ def learning(run: Run) -> Html:
         "Loss on the training data, each point the mean since the last.",
         tag("div", *figures, class_="figures"),
     )
-
-
-def source_facts(recipe: Recipe, log: Sequence[dict]) -> list[SourceFacts]:
-    """Return what each source was to give and gave, up to the log's last line."""
-    weights = [source.weight for source in recipe.blend]
-    records = [
-        Records(source.path) if glob.glob(source.path, recursive=True) else None
-        for source in recipe.blend
-    ]
-    sizes = [len(found) if found else 1 for found in records]
-    draws = log[-1]["draw"]
-    drawn = Blend(sizes, weights, recipe.train.seed).counts(draws)
-    return [
-        SourceFacts(
-            name=source.name,
-            planned=source.weight / sum(weights),
-            drawn=number,
-            realised=number / max(1, draws),
-            tokens=sum(line["tokens_by_source"].get(source.name, 0) for line in log),
-            epochs=number / len(found) if found else None,
-            hours=number * mean_speech_s(found) / 3600 if found else None,
-        )
-        for source, found, number in zip(recipe.blend, records, drawn, strict=True)
-    ]
-
-
-def mean_speech_s(records: Records) -> float:
-    """Return the mean seconds of speech in a conversation, from at most _SAMPLED of them."""
-    number = min(len(records), _SAMPLED)
-    clips = [clip for n in range(number) for clip in records[n * len(records) // number].clips]
-    seconds = (c.duration or audio.probe_duration(c.audio) - c.start for c in clips)
-    return sum(seconds) / number
 
 
 def blend(run: Run) -> Html:
@@ -612,7 +402,7 @@ def is_enough(score: Score) -> bool:
 def interval(score: Score) -> str:
     """Write a score's interval as percent."""
     if not is_enough(score):
-        return "few clips"
+        return f"of {score.num_clips} clip{'s'[: score.num_clips - 1]}"
     low, high = score.interval
     return f"{percent(low)} – {percent(high)}"
 

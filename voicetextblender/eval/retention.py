@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 from pydantic import TypeAdapter
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM
 
@@ -131,7 +131,7 @@ def text_answers(
 def _perplexities(model: SpeechLM, windows: Sequence[Tensor]) -> tuple[float, float, float, bool]:
     """Return base's, voice off's and our perplexity, and whether the first two's logits agree."""
     plain = AutoModelForCausalLM.from_pretrained(resolve(model.config.model.llm), dtype=model.dtype)
-    plain = plain.to(model.device).eval()
+    nn.Module.to(plain.eval(), model.device)
     nll, num_tokens, is_identical = [0.0, 0.0, 0.0], 0, True
     for window in windows:
         base: Tensor = plain(input_ids=window[None], use_cache=False).logits  # (1, N, V)

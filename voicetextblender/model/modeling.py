@@ -21,7 +21,6 @@ from transformers import (
     AutoModel,
     AutoModelForCausalLM,
     Cache,
-    GenerationMixin,
     PreTrainedModel,
 )
 from transformers.modeling_outputs import CausalLMOutputWithPast
@@ -50,7 +49,7 @@ LORA = "vtb"
 """PEFT's name for our low-rank updates."""
 
 
-class SpeechLM(PreTrainedModel, GenerationMixin):
+class SpeechLM(PreTrainedModel):
     """A causal language model that also reads audio embeddings.
 
     With no audio and with `voice_off()`, its logits are bit-identical to the LLM's own.
@@ -333,7 +332,7 @@ def _add_lora(part: nn.Module, settings: LoraSettings, base: str) -> None:
     ]
     config = LoraConfig(
         r=settings.rank,
-        lora_alpha=int(settings.alpha),
+        lora_alpha=settings.alpha,
         lora_dropout=settings.dropout,
         target_modules=sorted({name.rpartition(".")[2] for name in targets}),
         base_model_name_or_path=base,

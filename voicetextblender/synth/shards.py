@@ -85,6 +85,6 @@ def _add(tar: tarfile.TarFile, clip: Speech) -> None:
     file = io.BytesIO()
     soundfile.write(file, np.clip(samples, -1, 1), SAMPLE_RATE, format="FLAC", subtype="PCM_16")
     entry = tarfile.TarInfo(clip.name)
-    entry.size = file.tell()
+    entry.size = file.getbuffer().nbytes  # not tell(): the header is written last
     file.seek(0)
     tar.addfile(entry, file)

@@ -114,7 +114,8 @@ def train(
             set_lr(optimizer, scale)
             # Dropout is drawn from (seed, step) too, so a resumed run draws the same.
             torch.manual_seed(config.seed * 1_000_003 + position.step)
-            norms = train_step(model, optimizer, step.batch.to(device), config, tally)
+            flat = max(0.0, 1 - position.step / max(1, config.flat_start))
+            norms = train_step(model, optimizer, step.batch.to(device), config, tally, flat)
             bad_steps = 0 if all(map(math.isfinite, norms.values())) else bad_steps + 1
             if bad_steps == MAX_BAD_STEPS:
                 raise ValueError(
@@ -142,10 +143,11 @@ def train_step(
     batch: Batch,
     config: TrainConfig,
     tally: Tally,
+    flat: float = 0.0,
 ) -> dict[str, float]:
     """Do one optimiser step and return each part's gradient norm; skip one that is not finite."""
     with autocast(batch.input_ids.device.type, config):
-        loss = batch_loss(model, batch, config, tally)
+        loss = batch_loss(model, batch, config, tally, flat)
     loss.backward()
     # Each part by itself: CTC's gradient on the adapter is large, and would drown the LoRA's.
     norms = {
@@ -158,8 +160,13 @@ def train_step(
     return norms
 
 
-def batch_loss(model: SpeechLM, batch: Batch, config: TrainConfig, tally: Tally) -> Tensor:
-    """Return the loss of a batch: the mean over supervised tokens, plus the weighted CTC."""
+def batch_loss(
+    model: SpeechLM, batch: Batch, config: TrainConfig, tally: Tally, flat: float
+) -> Tensor:
+    """Return the loss of a batch: the mean over supervised tokens, plus the weighted CTC.
+
+    `flat` is the share of flat start in the CTC loss.
+    """
     audio, audio_lens = model.table.new_zeros(0, model.table.shape[1]), ()
     if batch.clip_lens:
         audio, audio_lens = model.embed_audio(batch.features, batch.clip_lens)
@@ -179,6 +186,7 @@ def batch_loss(model: SpeechLM, batch: Batch, config: TrainConfig, tally: Tally)
             model.config.audio_token_id,
             torch.randint(len(model.table), (config.ctc_negatives,), device=audio.device),
             model.ctc_scale,
+            flat,
         )
         tally.ctc += ctc.item()
         tally.ctc_tokens += num_targets

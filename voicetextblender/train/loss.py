@@ -37,6 +37,7 @@ def ctc_loss(
     blank: int,
     negatives: Tensor,
     scale: float,
+    flat: float = 0.0,
 ) -> tuple[Tensor, int]:
     """Return the summed CTC loss (Graves et al. 2006) of the clips, and their number of targets.
 
@@ -45,6 +46,9 @@ def ctc_loss(
     rows of the (V, E) `table`, times `scale`. The classes are the targets of all clips, the `blank`
     and the ids in `negatives`: a sample of the vocabulary that costs a twentieth of it and teaches
     as well (docs/results.md). Clips without targets, or too short for them, do not count.
+
+    `flat` weighs a second term, as if a clip's words were evenly spaced over it: the flat start of
+    hidden Markov models. CTC by itself first learns to stay silent, and may stay there for long.
     """
     known = torch.cat([targets, negatives, targets.new_tensor([blank])]).unique()
     log_probs = (F.linear(embeds, table[known]).float() * scale).log_softmax(-1)
@@ -66,9 +70,19 @@ def ctc_loss(
         blank=int(torch.searchsorted(known, blank)),
         reduction="sum",
     )
+    if flat:
+        loss = loss + flat * sum(
+            F.nll_loss(row, target[_evenly(len(row), len(target))]) * len(target)
+            for row, target in kept
+        )
     return loss, sum(len(target) for _, target in kept)
 
 
 def _repeats(target: Tensor) -> int:
     """Return how many blanks must stand between equal neighbours."""
     return int((target[1:] == target[:-1]).sum())
+
+
+def _evenly(frames: int, targets: int) -> Tensor:
+    """Return for each frame the number of the target that it would say, were all equally long."""
+    return torch.arange(frames) * targets // frames

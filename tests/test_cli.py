@@ -1,0 +1,121 @@
+import json
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from voicetextblender import audio
+from voicetextblender.cli import main
+
+
+def vtb(monkeypatch, *words):
+    """Run the command in this process; return its exit code."""
+    monkeypatch.setattr(sys, "argv", ["vtb", *map(str, words)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    return ended.value.code or 0
+
+
+@pytest.fixture
+def model(tmp_path, build, processor):
+    folder = tmp_path / "model"
+    build().save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
+
+
+def test_help_answers_at_once():
+    command = [sys.executable, "-m", "voicetextblender.cli", "--help"]
+    bare = [sys.executable, "-c", "pass"]
+    times = []
+    for words in (bare, command):
+        best = float("inf")
+        for _ in range(3):
+            began = time.perf_counter()
+            subprocess.run(words, check=True, capture_output=True)
+            best = min(best, time.perf_counter() - began)
+        times.append(best)
+    assert times[1] - times[0] < 1.0  # 0.2 s on an idle machine; no torch, which takes 2 s
+
+
+def test_every_verb_has_help_with_an_example(monkeypatch, capsys):
+    for verb in (["train"], ["transcribe"], ["chat"], ["data", "import"], ["synth", "asr"]):
+        assert vtb(monkeypatch, *verb, "--help") == 0
+        assert "Example: vtb" in capsys.readouterr().out
+
+
+def test_transcribe_writes_nothing_but_the_result_and_goes_on_past_a_bad_file(
+    monkeypatch, capsys, model, tmp_path, sound
+):
+    good, bad = tmp_path / "good.wav", tmp_path / "bad.wav"
+    audio.save(good, sound(0.5))
+    bad.write_bytes(b"")
+    assert vtb(monkeypatch, "transcribe", bad, good, "--model", model, "--format", "json") == 1
+    out, err = capsys.readouterr()
+    record = json.loads(out)
+    assert record.keys() == {"file", "text", "language", "duration_s", "segments"}
+    assert record["file"] == str(good)
+    assert "Error:" in err and "bad.wav" in err and "Traceback" not in err
+
+
+@pytest.mark.parametrize("format", ["text", "srt", "vtt"])
+def test_silence_gives_an_empty_transcript_in_every_format(
+    monkeypatch, capsys, model, tmp_path, format
+):
+    silence = tmp_path / "silence.wav"
+    audio.save(silence, np.zeros(16_000, dtype=np.float32))
+    assert vtb(monkeypatch, "transcribe", silence, "--model", model, "--format", format) == 0
+    assert capsys.readouterr().out.strip() in ("", "WEBVTT")
+
+
+def test_chat_reads_lines_and_answers(monkeypatch, capsys, model, tmp_path, sound):
+    clip = tmp_path / "a.wav"
+    audio.save(clip, sound(0.5))
+    lines = iter([f"/audio {clip}", "", "hello", "/oops", "/audio no.wav", "/new", "/quit"])
+    monkeypatch.setattr("builtins.input", lambda _: next(lines))
+    assert vtb(monkeypatch, "chat", "--model", model, "--max-new-tokens", 3) == 0
+    out, err = capsys.readouterr()
+    assert out.count("\n") == 2
+    assert "0.5 s added" in err and "'/oops' is no command" in err and "no.wav" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["train", "nowhere.yaml"], "nowhere.yaml: no such recipe"),
+        (["transcribe", "a.wav", "--model", "nowhere"], "nowhere: no model here"),
+        (["chat", "--model", "nowhere"], "nowhere: no model here"),
+        (["data", "import", "kaldy", "out"], "'kaldy' is no kind of source"),
+    ],
+)
+def test_bad_input_ends_in_one_sentence(monkeypatch, capsys, words, message):
+    assert vtb(monkeypatch, *words) == 1
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+
+
+def test_training_from_the_command_line_makes_a_model(monkeypatch, capsys, tmp_path, parts, sound):
+    audio.save(tmp_path / "a.wav", sound(0.5))
+    turns = [
+        {"role": "user", "content": [{"type": "audio", "audio": "a.wav", "text": "hello"}]},
+        {"role": "assistant", "content": "hello"},
+    ]
+    (tmp_path / "a.jsonl").write_text(json.dumps({"id": "a", "messages": turns}) + "\n")
+    adapter = {"width": 16, "heads": 2, "layers": 1, "kernel": 3}
+    recipe = {
+        "run": str(tmp_path / "run"),
+        "model": {
+            "llm": str(parts / "llama"),
+            "encoder": str(parts / "whisper"),
+            "adapter": adapter,
+        },
+        "blend": [{"name": "a", "path": "a.jsonl"}],
+        "train": {"steps": 2, "warmup": 1, "tokens_per_batch": 200, "log_every": 1},
+    }
+    (tmp_path / "recipe.yaml").write_text(json.dumps(recipe))
+    assert vtb(monkeypatch, "train", tmp_path / "recipe.yaml", "train.seed=3") == 0
+    assert (tmp_path / "run/model/config.json").is_file()
+    assert "seed: 3" in (tmp_path / "run/model/recipe.yaml").read_text()
+    assert "The model is in" in capsys.readouterr().err
