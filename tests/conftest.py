@@ -55,7 +55,12 @@ LLMS: dict[str, Callable[..., PreTrainedConfig]] = {
     "qwen2": lambda **ids: Qwen2Config(**SHAPE, tie_word_embeddings=False, **ids),
     "gemma": lambda **ids: GemmaConfig(**SHAPE, head_dim=8, **ids),
     "gemma2": lambda **ids: Gemma2Config(
-        **SHAPE, head_dim=8, sliding_window=16, query_pre_attn_scalar=8, **ids
+        **SHAPE,
+        head_dim=8,
+        sliding_window=16,
+        query_pre_attn_scalar=8,
+        tie_word_embeddings=False,  # a tied one repeats its last token, whatever it looks back on
+        **ids,
     ),
 }
 TINY: dict[str, Any] = {

@@ -95,6 +95,7 @@ def test_a_misspelt_key_of_a_source_is_refused_with_the_nearest_one(recipe_file)
         (["model.adapter.heads=3"], "heads is 3, which does not divide width 512"),
         (["train.steps=10"], "warmup is 100, but the run has 10 steps"),
         (["blend=[]"], "'blend': .*at least 1 item"),
+        (["model.lora.alpha=4.5"], "'model.lora.alpha': .*integer.*, not 4.5"),
         (["steps"], "'steps' is no override; write key=value"),
         (["=1"], "'=1' is no override"),
         (["run.name=a"], "'run.name=a': 'run' is a value, not a group"),

@@ -159,7 +159,7 @@ def import_(
     """
     if kind != "asterisk":
         raise ValueError(f"'{kind}' is no kind of source; known: asterisk")
-    from voicetextblender.data.asterisk import import_asterisk
+    from voicetextblender.data.importers import import_asterisk
 
     report = import_asterisk(out)
     _note(f"{report.kept} conversations, {report.hours:.2f} h, in {out}")

@@ -135,3 +135,21 @@ def test_draws_are_among_the_likeliest_that_have_top_p_together():
         decoding = Decoding(temperature=1.0, top_p=0.75, seed=seed)
         seen |= set(generation._choose(logits, [generation._Answer(0, decoding)], decoding))
     assert seen == {0, 1}
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"max_new_tokens": 0}, "max_new_tokens is 0; it must be 1 or more"),
+        ({"temperature": -1.0}, "temperature is -1.0; it must be 0"),
+        ({"temperature": float("nan")}, "temperature is nan"),
+        ({"top_p": 0.0}, "top_p is 0.0; it must be above 0 and at most 1"),
+    ],
+)
+def test_a_decoding_that_makes_no_sense_is_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        Decoding(**settings)
+
+
+def test_no_prompts_have_no_answers(build, processor):
+    assert answers(build(), processor, []) == []

@@ -137,6 +137,15 @@ def test_speech_starts_at_the_scale_at_which_the_llm_sees_text(llm, tiny, proces
     assert rms.item() == pytest.approx(1, rel=0.3)  # 512 random weights
 
 
+@pytest.mark.parametrize("llm", SHAPES)
+@torch.no_grad()
+def test_the_ctc_logits_start_with_variance_one(llm, tiny, processor):
+    model = SpeechLM.from_parts(tiny(llm), processor.audio_token_id, torch.float32)
+    audio, _ = model.embed_audio(torch.randn(800, 8), (800,))
+    logits = audio @ model.table.T * model.ctc_scale
+    assert logits.std().item() == pytest.approx(1, rel=0.3)
+
+
 @torch.no_grad()
 def test_rows_padded_in_the_usual_way_give_the_logits_of_each_row(build, samples):
     model = build()

@@ -1,3 +1,4 @@
+import glob
 import gzip
 import hashlib
 from pathlib import Path
@@ -21,7 +22,9 @@ def run(spoken, out, workers=1):
 
 
 def conversations(out):
-    lines = [line for path in sorted(out.glob("*.jsonl")) for line in path.open()]
+    """Read them as the loader does: files whose name begins with a dot are not seen."""
+    paths = sorted(glob.glob(f"{out}/*.jsonl"))
+    lines = [line for path in paths for line in Path(path).read_text().splitlines()]
     return [parse_line(line, "here") for line in lines]
 
 
@@ -97,8 +100,8 @@ def test_a_voice_says_the_same_for_the_same_seed_and_refuses_what_it_cannot_say(
     first, again = (voice.speak("Good morning.", seed=3) for _ in range(2))
     np.testing.assert_array_equal(first, again)
     assert len(voice.speak("Good morning.", seed=3, speed=2.0)) < len(first)
-    with pytest.raises(ValueError, match="voice 'hibari' says nothing for '…'"):
-        voice.speak("…", seed=0)
+    with pytest.raises(ValueError, match="voice 'hibari' says nothing for '你好'"):
+        voice.speak("你好", seed=0)
 
 
 def test_a_voice_that_is_not_installed_names_the_command(monkeypatch):

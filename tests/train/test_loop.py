@@ -72,7 +72,7 @@ def test_in_a_few_steps_the_loss_falls(recipe, corpus):
     lines = read_log(corpus / "run")
     assert [line["step"] for line in lines] == list(range(1, 13))
     for loss in ("loss", "ctc"):
-        assert sum(line[loss] for line in lines[-3:]) < 0.8 * sum(line[loss] for line in lines[:3])
+        assert sum(line[loss] for line in lines[-3:]) < 0.9 * sum(line[loss] for line in lines[:3])
 
 
 def test_the_log_has_the_loss_of_each_source_and_the_tokens_behind_it(recipe, corpus):

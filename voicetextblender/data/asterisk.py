@@ -54,10 +54,11 @@ _SPELLING = {
     "présentemnet=présentement reessayer=réessayer répétér=répéter simultane=simultanée "
     "telephone=téléphone telephoner=téléphoner verouillée=verrouillée "
     "vérouiller=verrouiller vérouillée=verrouillée vérrouiller=verrouiller "
-    "étez=été étés=été somme=sommes",
+    "étez=été étés=été somme=sommes status=statut",
     "it": "perpiacere=per_piacere cassella=casella",
     "ru": "взёздочка=звёздочка демонтрационным=демонстрационным завршить=завершить "
-    "октрября=октября первoe=первое увеличиения=увеличения зайдете=зайдёте",
+    "октрября=октября первoe=первое увеличиения=увеличения зайдете=зайдёте "
+    "неопределен=не_определён неразрешен=не_разрешён",
 }
 
 # Pattern → replacement in `key: text`, in this order, before the spelling.
@@ -104,6 +105,8 @@ _PHRASES = {
         (r"\b([Чч])то бы\b", r"\1тобы"),
         (r"чтобы бы", "чтобы"),
         (r"\bза тем\b", "затем"),
+        (r"по-этому", "поэтому"),
+        (r"по прежнему", "по-прежнему"),
     ],
 }
 
@@ -120,6 +123,8 @@ _HEARD = {
         "pbx-parkingfailed": "La tentative de placement d'appel a échoué.",
         "please-try-call-later": "Veuillez essayer votre appel plus tard.",
         "sorry-youre-having-problems": "Désolé que vous ayez des problèmes.",
+        "vm-marked-urgent": "Ce message est qualifié d'urgent.",
+        "vm-review-urgent": "Pour qualifier ce message d'urgent, faites le quatre.",
     },
     "it": {
         "conf-placeintoconf": "Ora sarà inserito nella conferenza.",
@@ -137,7 +142,10 @@ _HEARD = {
         "vm-tempgreetactive": "Il proprio messaggio temporaneo di saluto è attualmente attivo.",
         "vm-then-pound": "poi premere cancelletto",
     },
-    "ru": {},
+    "ru": {
+        "vm-review-nonurgent": "Нажмите четыре, чтобы убрать пометку «статус важно» с этого "
+        "сообщения."
+    },
 }
 # … and the keys where it is wrong and what was said is not certain.
 _UNCERTAIN = {

@@ -48,23 +48,26 @@ class Loader:
     def steps(self, draw: int = 0) -> Iterator[Step]:
         """Yield steps from draw number `draw` on, the next one being made while one is used."""
         with ThreadPoolExecutor(max_workers=1) as ahead:
-            coming = ahead.submit(self._make, draw)
+            coming = ahead.submit(self._make, draw, None)
             while True:
-                step = coming.result()
-                coming = ahead.submit(self._make, step.next_draw)
+                step, over = coming.result()
+                coming = ahead.submit(self._make, step.next_draw, over)
                 yield step
 
-    def _make(self, draw: int) -> Step:
-        """Fill one row: draws follow each other until the next would exceed the budget."""
+    def _make(self, draw: int, sample: Sample | None) -> tuple[Step, Sample]:
+        """Fill one row: draws follow each other until the next would exceed the budget.
+
+        That next one is returned too, to be the first `sample` of the row that follows.
+        """
         samples: list[Sample] = []
         tokens = 0
         while True:
-            sample = self._sample(draw)
+            sample = sample or self._sample(draw)
             if samples and tokens + len(sample) > self.tokens_per_batch:
-                return Step(collate(samples, self.num_mel_bins), draw)
+                return Step(collate(samples, self.num_mel_bins), draw), sample
             samples.append(sample)
             tokens += len(sample)
-            draw += 1
+            draw, sample = draw + 1, None
 
     def _sample(self, number: int) -> Sample:
         draw = self.blend[number]

@@ -30,6 +30,15 @@ class Decoding:
     """Draw only among the likeliest tokens that together have this probability."""
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        """Refuse what makes no sense. Raises ValueError."""
+        if self.max_new_tokens < 1:
+            raise ValueError(f"max_new_tokens is {self.max_new_tokens}; it must be 1 or more")
+        if not 0 <= self.temperature < float("inf"):
+            raise ValueError(f"temperature is {self.temperature}; it must be 0 (greedy) or more")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p is {self.top_p}; it must be above 0 and at most 1")
+
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
@@ -113,6 +122,8 @@ def generate(
 
     Chunks of different rows come mixed; each row's last one says why it finished.
     """
+    if not samples:
+        return
     batch = collate(samples, processor.num_mel_bins).to(model.device)
     audio = model.table.new_zeros(0, model.table.shape[1])
     if batch.clip_lens:

@@ -103,6 +103,7 @@ def train(
         position = load_checkpoint(kept[-1], model, optimizer)
     elif kept:
         shutil.rmtree(run / "checkpoints")  # else the old run's count as this one's newest
+    began_at = position.step
     with ExitStack() as stack:
         log = stack.enter_context(open_log(run, recipe, position))
         stack.enter_context(disable_input_dtype_casting(model))
@@ -132,7 +133,8 @@ def train(
                 tally, started = Tally(), now
             if position.step % config.save_every == 0 and position.step < config.steps:
                 save_checkpoint(run / "checkpoints", recipe, model, processor, optimizer, position)
-        save_checkpoint(run / "checkpoints", recipe, model, processor, optimizer, position)
+        if position.step > began_at:
+            save_checkpoint(run / "checkpoints", recipe, model, processor, optimizer, position)
     save_model(run / "model", recipe, model, processor)
     return run / "model"
 
