@@ -45,13 +45,23 @@ class Loader:
         self.tokens_per_batch = tokens_per_batch
         self.num_mel_bins = num_mel_bins
 
-    def steps(self, draw: int = 0) -> Iterator[Step]:
-        """Yield steps from draw number `draw` on, the next one being made while one is used."""
-        with ThreadPoolExecutor(max_workers=1) as ahead:
-            coming = ahead.submit(self._make, draw, None)
+    def steps(self, draw: int = 0, *, ahead: bool = False) -> Iterator[Step]:
+        """Yield steps from draw number `draw` on; with `ahead`, one is made while one is used.
+
+        Making ahead is for models on a GPU. On a CPU the two fight for the same cores, and training
+        slows down by a third (docs/results.md).
+        """
+        if not ahead:
+            over = None
+            while True:
+                step, over = self._make(draw, over)
+                draw = step.next_draw
+                yield step
+        with ThreadPoolExecutor(max_workers=1) as thread:
+            coming = thread.submit(self._make, draw, None)
             while True:
                 step, over = coming.result()
-                coming = ahead.submit(self._make, step.next_draw, over)
+                coming = thread.submit(self._make, step.next_draw, over)
                 yield step
 
     def _make(self, draw: int, sample: Sample | None) -> tuple[Step, Sample]:

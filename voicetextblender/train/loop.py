@@ -108,7 +108,7 @@ def train(
         log = stack.enter_context(open_log(run, recipe, position))
         stack.enter_context(disable_input_dtype_casting(model))
         tally, started, bad_steps = Tally(), time.perf_counter(), 0
-        steps = loader.steps(position.draw)
+        steps = loader.steps(position.draw, ahead=device.type != "cpu")
         while position.step < config.steps:
             step = next(steps)
             scale = lr_scale(position.step, config)
