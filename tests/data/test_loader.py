@@ -108,7 +108,7 @@ def test_a_stream_that_is_left_ends_its_thread(build):
     assert threading.active_count() == before
 
 
-def test_steps_made_ahead_are_the_same_steps():
+def test_steps_made_ahead_are_the_same_steps(build):
     at_once, ahead = (islice(build().steps(3, ahead=ahead), 12) for ahead in (False, True))
     for one, other in zip(at_once, ahead, strict=True):
         assert one.next_draw == other.next_draw and one.batch.ids == other.batch.ids
