@@ -14,7 +14,14 @@ from voicetextblender.config import dump_recipe
 from voicetextblender.model.generate import answers
 from voicetextblender.model.modeling import SpeechLM
 from voicetextblender.model.processing import SpeechLMProcessor
-from voicetextblender.train.loop import Tally, read_log, train, train_step
+from voicetextblender.train.loop import (
+    Tally,
+    build_loader,
+    read_log,
+    stay_near,
+    train,
+    train_step,
+)
 from voicetextblender.train.optim import build_optimizer
 from voicetextblender.train.state import checkpoints
 
@@ -280,3 +287,22 @@ def test_the_run_says_with_which_settings_it_was_made(recipe, corpus):
     folder = train(recipe(steps=2, warmup=0))
     assert (folder / "recipe.yaml").read_text() == dump_recipe(recipe(steps=2, warmup=0))
     assert json.loads((folder / "provenance.json").read_text())["torch"] == torch.__version__
+
+
+def test_staying_near_the_llm_scores_text_alone_and_leaves_the_weights_trainable(recipe):
+    settings = recipe(kl_weight=1.0)
+    processor = SpeechLMProcessor.from_parts(settings.model)
+    batch = next(build_loader(settings, processor).steps()).batch
+    model = SpeechLM.from_parts(settings.model, processor.audio_token_id, torch.float32)
+    before = model.trained_parts().keys()
+    hidden = torch.zeros(len(batch.input_ids), model.table.shape[1], requires_grad=True)
+    stay_near(model, batch, hidden).backward()
+    assert hidden.grad is not None
+    is_scored = hidden.grad.abs().sum(-1) > 0
+    has_audio = [
+        bool((part == processor.audio_token_id).any())
+        for part in batch.input_ids.split(list(batch.seq_lens))
+    ]
+    expected = torch.tensor(has_audio).logical_not().repeat_interleave(torch.tensor(batch.seq_lens))
+    assert torch.equal(is_scored, expected) and expected.any() and not expected.all()
+    assert model.trained_parts().keys() == before

@@ -3,7 +3,7 @@ import torch
 from torch.nn import functional as F
 
 from voicetextblender.train import loss as losses
-from voicetextblender.train.loss import ctc_loss, token_losses
+from voicetextblender.train.loss import ctc_loss, kl_from, token_losses
 
 V, E, BLANK = 40, 8, 3
 
@@ -128,3 +128,14 @@ def test_if_no_clip_counts_the_loss_is_nought_and_so_is_the_gradient(table, targ
 def test_a_clip_that_just_holds_its_words_has_a_finite_loss(table):
     loss, _ = ctc(hidden_states(4), (4,), [[5, 5, 9]], table)
     assert torch.isfinite(loss)
+
+
+def test_kl_is_that_of_the_whole_distributions_and_zero_for_the_same(monkeypatch):
+    torch.manual_seed(0)
+    head = torch.nn.Linear(8, 50)
+    teacher, student = torch.randn(2, 7, 8)
+    wanted, given = (head(h).softmax(-1) for h in (teacher, student))
+    expected = (wanted * (wanted / given).log()).sum(-1).mean()
+    monkeypatch.setattr("voicetextblender.train.loss.CHUNK", 3)
+    torch.testing.assert_close(kl_from(teacher, student, head), expected)
+    assert kl_from(teacher, teacher, head) == 0

@@ -48,8 +48,7 @@ class Loader:
     def steps(self, draw: int = 0, *, ahead: bool = False) -> Iterator[Step]:
         """Yield steps from draw number `draw` on; with `ahead`, one is made while one is used.
 
-        Making ahead is for models on a GPU. On a CPU the two fight for the same cores, and training
-        slows down by a third (docs/results.md).
+        Making ahead is for models on a GPU; on a CPU the two would share the same cores.
         """
         if not ahead:
             over = None

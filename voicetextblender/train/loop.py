@@ -21,9 +21,10 @@ from voicetextblender.data.loader import Loader
 from voicetextblender.data.records import Records, load_clips
 from voicetextblender.model.modeling import SpeechLM
 from voicetextblender.model.processing import SpeechLMProcessor
+from voicetextblender.model.splice import audio_mask
 from voicetextblender.seeding import seeded
 from voicetextblender.train.augment import spec_augment
-from voicetextblender.train.loss import ctc_loss, token_losses
+from voicetextblender.train.loss import ctc_loss, kl_from, token_losses
 from voicetextblender.train.optim import build_optimizer, lr_scale, set_lr
 from voicetextblender.train.state import (
     Position,
@@ -178,6 +179,8 @@ def batch_loss(
     losses = token_losses(hidden[supervised], batch.labels[supervised], model.project)
     tally.add(batch, losses.detach(), supervised)
     loss = losses.sum() / max(1, len(losses))
+    if config.kl_weight:
+        loss = loss + config.kl_weight * stay_near(model, batch, hidden)
     if config.ctc_weight and batch.clip_lens:
         ctc, num_targets = ctc_loss(
             audio,
@@ -194,6 +197,24 @@ def batch_loss(
         tally.ctc_tokens += num_targets
         loss = loss + config.ctc_weight * ctc / max(1, num_targets)
     return loss
+
+
+def stay_near(model: SpeechLM, batch: Batch, hidden: Tensor) -> Tensor:
+    """Return how far the model has gone from its LLM on the batch's conversations without audio.
+
+    `hidden` (N, E) are the model's own states; the LLM's are computed here with the voice off.
+    """
+    is_audio = audio_mask(batch.input_ids, model.config.audio_token_id)
+    lens = list(batch.seq_lens)
+    is_text = [not bool(part.any()) for part in is_audio.split(lens)]
+    text_lens = tuple(n for n, typed in zip(lens, is_text, strict=True) if typed)
+    if not text_lens:
+        return hidden.sum() * 0.0
+    kept = torch.tensor(is_text).repeat_interleave(torch.tensor(lens)).to(hidden.device)
+    with torch.no_grad(), model.voice_off():
+        embeds = model.llm.get_input_embeddings()(batch.input_ids[kept])
+        before = model.decode(embeds[None], batch.position_ids[kept][None], text_lens)[0]
+    return kl_from(before, hidden[kept], model.project)
 
 
 def build_loader(recipe: Recipe, processor: SpeechLMProcessor) -> Loader:

@@ -28,6 +28,20 @@ def token_losses(hidden: Tensor, targets: Tensor, project: Callable[[Tensor], Te
     return torch.cat([checkpoint(losses, h, t, use_reentrant=False) for h, t in chunks])
 
 
+def kl_from(teacher: Tensor, student: Tensor, project: Callable[[Tensor], Tensor]) -> Tensor:
+    """Return the mean KL divergence, in nats, of the student's next tokens from the teacher's.
+
+    Both are (P, E) hidden states before the head; logits exist `CHUNK` positions at a time.
+    """
+
+    def divergences(teacher: Tensor, student: Tensor) -> Tensor:
+        wanted, given = (project(h).float().log_softmax(-1) for h in (teacher, student))
+        return F.kl_div(given, wanted, log_target=True, reduction="none").sum(-1)
+
+    chunks = zip(teacher.split(CHUNK), student.split(CHUNK), strict=True)
+    return torch.cat([checkpoint(divergences, t, s, use_reentrant=False) for t, s in chunks]).mean()
+
+
 def ctc_loss(
     embeds: Tensor,
     embed_lens: Sequence[int],
