@@ -11,7 +11,7 @@ import soundfile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from voicetextblender.audio import SAMPLE_RATE, load, load_bytes, probe_duration, save
+from voicetextblender.audio import SAMPLE_RATE, load, load_bytes, opus_bytes, probe_duration, save
 
 PYAV_CODECS = {  # suffix: encoder, rate, container
     ".m4a": ("aac", 44_100, "mp4"),
@@ -315,3 +315,13 @@ def test_a_compressed_tar_is_refused(tmp_path):
 def test_what_cannot_be_saved_is_refused(tmp_path, name, samples, rate, sentence):
     with pytest.raises(ValueError, match=sentence):
         save(tmp_path / name, samples, rate)
+
+
+def test_the_opus_bytes_of_a_clip_are_its_own_file_or_a_new_one(tmp_path):
+    save(tmp_path / "a.opus", chirp(1.0))
+    own = (tmp_path / "a.opus").read_bytes()
+    assert opus_bytes(tmp_path / "a.opus") == opus_bytes(tmp_path / "a.opus", 0.0, 0.99) == own
+    save(tmp_path / "b.wav", chirp(1.0))
+    for path, start, duration in (("a.opus", 0.0, 0.5), ("b.wav", 0.25, 0.5)):
+        part = load_bytes(opus_bytes(tmp_path / path, start, duration), "part.opus")
+        assert len(part) == pytest.approx(SAMPLE_RATE / 2, abs=2)

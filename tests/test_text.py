@@ -1,8 +1,15 @@
-"""The wording of instructions."""
+"""The wording of instructions, and when texts are equal."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from voicetextblender.text import LANGUAGES, transcribe_instruction, translate_instruction
+from voicetextblender.text import (
+    LANGUAGES,
+    normalise,
+    transcribe_instruction,
+    translate_instruction,
+)
 
 
 def test_instructions_are_worded_as_in_the_paper():
@@ -24,3 +31,28 @@ def test_an_unknown_language_is_refused():
         transcribe_instruction("xx")
     with pytest.raises(ValueError, match="language 'yy'"):
         translate_instruction("en", "yy")
+
+
+@pytest.mark.parametrize(
+    ("text", "form"),
+    [
+        ("Press 6, then  “Pound”!\n", "press 6 then pound"),
+        ("Don’t say 'no', it's l'été.", "don't say no it's l'été"),
+        ("twenty-one—or so", "twenty one or so"),
+        ("ﬁne ＡＢ", "fine ab"),
+        ("नमस्ते, दुनिया", "नमस्ते दुनिया"),
+        ("你好，世界。", "你好 世界"),
+        ("...", ""),
+    ],
+)
+def test_the_basic_form_has_no_case_and_no_punctuation_in_any_language(text, form):
+    assert normalise(text) == form
+
+
+@given(st.text(max_size=30))
+def test_a_normalised_text_stays_as_it_is(text):
+    assert normalise(normalise(text)) == normalise(text)
+
+
+def test_without_a_normaliser_only_spaces_change():
+    assert normalise(" Hello,\t World! ", "none") == "Hello, World!"

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 SAMPLE_RATE = 16_000  # Hz
 
 _MARGIN_S = 0.1  # read before and after a slice: Opus needs 80 ms to settle, the resampler less
+_ROUNDED_S = 0.05  # a stated duration that is nearer than this to the whole means the whole
 _FULL_SCALE_LIMIT = 8.0  # a float file above it holds integers; music masters stay below 4
 _BLOCK = 1 << 20  # frames turned to mono at a time, so hours of stereo are never held whole
 _HEADERLESS = {".g722": "g722"}  # suffix → the format that FFmpeg cannot guess
@@ -91,6 +92,28 @@ def save(path: str | Path, samples: np.ndarray, rate: int = SAMPLE_RATE) -> None
     soundfile.write(
         str(path), samples, rate, subtype=subtype, format=container, compression_level=level
     )
+
+
+def opus_bytes(path: str | Path, start: float = 0.0, duration: float | None = None) -> bytes:
+    """Return a clip as the bytes of an Opus file: its own where it is all of one, or 24 kbit/s.
+
+    Raises FileNotFoundError, or ValueError if there is no sound to be had.
+    """
+    if str(path).endswith(".opus") and not start:
+        length_s = probe_duration(path)
+        if duration is None or abs(length_s - duration) < _ROUNDED_S:
+            with _open(path) as file:
+                return file.read()
+    encoded = io.BytesIO()
+    soundfile.write(
+        encoded,
+        load(path, start, duration),
+        SAMPLE_RATE,
+        subtype="OPUS",
+        format="OGG",
+        compression_level=_OPUS_LEVEL,
+    )
+    return encoded.getvalue()
 
 
 def _load(file: BinaryIO, name: str, start: float, duration: float | None) -> np.ndarray:

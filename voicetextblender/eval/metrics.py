@@ -3,20 +3,16 @@
 Counts are kept for every utterance, so that any group of them can be scored and resampled.
 """
 
-import re
-import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Literal
 
 import jiwer
 import numpy as np
 
-Normaliser = Literal["basic", "none"]
+from voicetextblender.text import BASIC_VERSION, Normaliser, normalise
 
 _RESAMPLES = 2000
-_BASIC_VERSION = 1  # raise it when `basic` gives any text another form
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,23 +45,9 @@ class Aligned:
     hypothesis: tuple[str, ...]
 
 
-def normalise(text: str, normaliser: Normaliser = "basic") -> str:
-    """Return the text in the form in which it is compared, with single spaces between words.
-
-    `basic` serves every language: NFKC, lower case, punctuation and symbols to spaces, but an
-    apostrophe inside a word stays. Numbers are left as they are written.
-    """
-    if normaliser == "none":
-        return " ".join(text.split())
-    text = unicodedata.normalize("NFKC", text).lower().replace("’", "'")
-    text = re.sub(r"(?<!\w)'|'(?!\w)", " ", text)
-    kept = (" " if c != "'" and unicodedata.category(c)[0] in "PS" else c for c in text)
-    return " ".join("".join(kept).split())
-
-
 def scored_with(normaliser: Normaliser = "basic") -> str:
     """Return what every score is stamped with: normaliser and scorer with their versions."""
-    name = f"basic-{_BASIC_VERSION}" if normaliser == "basic" else normaliser
+    name = f"basic-{BASIC_VERSION}" if normaliser == "basic" else normaliser
     return f"normaliser {name}, jiwer {version('jiwer')}"
 
 

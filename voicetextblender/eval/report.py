@@ -14,9 +14,9 @@ from voicetextblender.eval.charts import (
     pair_of_bars,
 )
 from voicetextblender.eval.listen import chips, examples
-from voicetextblender.eval.page import Html, details, join, page, section, table, tag
 from voicetextblender.eval.results import Run, read_run, source_facts
 from voicetextblender.eval.retention import Retention
+from voicetextblender.page import Html, details, join, page, section, table, tag
 from voicetextblender.text import LANGUAGES
 
 FEWEST = 5

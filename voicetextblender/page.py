@@ -1,12 +1,15 @@
 """Pages: HTML that escapes itself, and the one stylesheet of every report.
 
-A page is one file: no script, no font, nothing from a network.
+A page is one file: nothing in it is fetched from a network.
 """
 
+from base64 import b64encode
 from collections.abc import Iterable, Sequence
+from hashlib import sha256
 from html import escape
 
-_VOID = frozenset({"meta", "br", "line", "circle", "rect", "path", "polyline"})
+_VOID = frozenset({"meta", "br", "input"})
+_SVG_VOID = frozenset({"line", "circle", "rect", "path", "polyline"})
 
 
 class Html(str):
@@ -25,8 +28,10 @@ def tag(name: str, /, *children: str, **attributes: str | float | bool) -> Html:
         for key, value in attributes.items()
         if value is not False
     )
-    if name in _VOID and not children:
-        return Html(f"<{name}{written}>" if name in ("meta", "br") else f"<{name}{written}/>")
+    if name in _VOID:
+        return Html(f"<{name}{written}>")
+    if name in _SVG_VOID and not children:
+        return Html(f"<{name}{written}/>")
     return Html(f"<{name}{written}>{join(children)}</{name}>")
 
 
@@ -63,17 +68,32 @@ def details(summary: str, *children: str) -> Html:
     return tag("details", tag("summary", summary), *children)
 
 
-def page(title: str, *children: str) -> Html:
-    """Return the whole document."""
+def data_url(kind: str, data: bytes) -> str:
+    """Return a URL that holds the data itself; `kind` is its media type."""
+    return f"data:{kind};base64,{b64encode(data).decode()}"
+
+
+def page(title: str, *children: str, style: str = "", script: str = "") -> Html:
+    """Return the whole document, in which no other script can run and nothing can be fetched.
+
+    `style` comes after the stylesheet that all pages share; `script` runs when all is there.
+    """
+    digest = b64encode(sha256(script.encode()).digest()).decode()
+    policy = (
+        f"default-src 'none'; style-src 'unsafe-inline'; media-src data:; img-src data:; "
+        f"script-src 'sha256-{digest}'"
+    )
     head = tag(
         "head",
         tag("meta", charset="utf-8"),
+        tag("meta", http_equiv="Content-Security-Policy", content=policy),
         tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
         tag("meta", name="color-scheme", content="light dark"),
         tag("title", title),
-        tag("style", Html(STYLE)),
+        tag("style", Html(STYLE + style)),
     )
-    body = tag("body", tag("main", *children))
+    scripts = [tag("script", Html(script))] if script else []
+    body = tag("body", tag("main", *children), *scripts)
     return Html("<!doctype html>\n" + tag("html", head, body, lang="en") + "\n")
 
 

@@ -10,7 +10,7 @@ import pytest
 from voicetextblender import audio
 from voicetextblender.chat import Conversation, parse_line
 from voicetextblender.data.asterisk import read_listing
-from voicetextblender.data.importers import import_asterisk
+from voicetextblender.data.import_asterisk import import_asterisk
 
 LISTINGS = {
     "en": """\
@@ -35,17 +35,18 @@ vm-prev: Premere 4 per il messaggio precedente
 
 
 @pytest.fixture
-def packages(tmp_path) -> dict[str, Path]:
-    """Two installed languages: `sounds` and `docs` as the importer takes them."""
+def packages(tmp_path) -> Path:
+    """Two installed languages, under a folder that is as /usr/share."""
+    share = tmp_path / "share"
     for lang, listing in LISTINGS.items():
-        doc = tmp_path / "doc" / f"asterisk-core-sounds-{lang}"
+        doc = share / "doc" / f"asterisk-core-sounds-{lang}"
         doc.mkdir(parents=True)
         with gzip.open(doc / f"core-sounds-{lang}.txt.gz", "wt", encoding="utf-8") as file:
             file.write(listing)
         keys = [line.partition(":")[0] for line in listing.splitlines() if ": " in line]
         for key in {*keys, "vm-unlisted"} - {"vm-nobody"}:
-            write_g722(tmp_path / "sounds" / lang / f"{key}.g722", seconds=0.3)
-    return {"sounds": tmp_path / "sounds", "docs": tmp_path / "doc"}
+            write_g722(share / "asterisk/sounds" / lang / f"{key}.g722", seconds=0.3)
+    return share
 
 
 def write_g722(path: Path, seconds: float) -> None:
@@ -69,7 +70,7 @@ def corrected(text: str, lang: str, key: str = "key") -> str:
 
 
 def test_prompts_become_transcription_conversations(packages, tmp_path):
-    import_asterisk(tmp_path / "out", ["en"], **packages)
+    import_asterisk(packages, tmp_path / "out", languages=["en"])
     conversations = read(tmp_path / "out" / "asr-en.jsonl")
     assert list(conversations) == [
         "asterisk-en-digits-1",
@@ -89,7 +90,7 @@ def test_prompts_become_transcription_conversations(packages, tmp_path):
 
 def test_every_clip_is_where_its_conversation_says_and_as_long(packages, tmp_path):
     out = tmp_path / "out"
-    report = import_asterisk(out, ["en", "it"], **packages)
+    report = import_asterisk(packages, out, languages=["en", "it"])
     clips = [c.clips[0] for lang in LISTINGS for c in read(out / f"asr-{lang}.jsonl").values()]
     for clip in clips:
         assert audio.load(out / clip.audio).size == round(clip.duration * audio.SAMPLE_RATE)
@@ -98,7 +99,7 @@ def test_every_clip_is_where_its_conversation_says_and_as_long(packages, tmp_pat
 
 
 def test_the_same_key_in_two_languages_is_a_translation_both_ways(packages, tmp_path):
-    import_asterisk(tmp_path / "out", ["it", "en"], **packages)
+    import_asterisk(packages, tmp_path / "out", languages=["it", "en"])
     to_english = read(tmp_path / "out" / "ast-it-en.jsonl")
     to_italian = read(tmp_path / "out" / "ast-en-it.jsonl")
     assert list(to_english) == ["asterisk-it-en-vm-login", "asterisk-it-en-vm-next"]  # no letters
@@ -111,7 +112,7 @@ def test_the_same_key_in_two_languages_is_a_translation_both_ways(packages, tmp_
 
 
 def test_what_is_left_out_is_counted_by_reason(packages, tmp_path):
-    report = import_asterisk(tmp_path / "out", ["en"], **packages)
+    report = import_asterisk(packages, tmp_path / "out", languages=["en"])
     assert report.dropped == {
         "tone or noise": 1,
         "silence": 1,
@@ -124,16 +125,16 @@ def test_a_language_that_is_not_installed_says_what_to_install(packages, tmp_pat
     with pytest.raises(
         FileNotFoundError, match="apt-get install asterisk-core-sounds-fr-g722`, and"
     ):
-        import_asterisk(tmp_path / "out", ["fr"], **packages)
-    for clip in sorted((packages["sounds"] / "it").rglob("*.g722")):
+        import_asterisk(packages, tmp_path / "out", languages=["fr"])
+    for clip in sorted((packages / "asterisk/sounds/it").rglob("*.g722")):
         clip.unlink()
     with pytest.raises(FileNotFoundError, match="no recordings of the 'it' prompts; run `apt-get"):
-        import_asterisk(tmp_path / "out", ["it"], **packages)
+        import_asterisk(packages, tmp_path / "out", languages=["it"])
 
 
 def test_an_unknown_language_is_refused(packages, tmp_path):
     with pytest.raises(ValueError, match="knows no language 'sv'; use some of en, es, fr, it, ru"):
-        import_asterisk(tmp_path / "out", ["sv"], **packages)
+        import_asterisk(packages, tmp_path / "out", languages=["sv"])
 
 
 @pytest.mark.parametrize(

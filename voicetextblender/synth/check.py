@@ -1,0 +1,129 @@
+"""The round trip: what a voice has said is recognised again, and kept if the words are the same."""
+
+import io
+import json
+import secrets
+from collections.abc import Sequence
+from functools import cache
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import soundfile
+
+from voicetextblender.audio import SAMPLE_RATE
+from voicetextblender.model.parts import resolve
+from voicetextblender.synth.remote import is_url, parse_service, post
+from voicetextblender.text import normalise
+
+if TYPE_CHECKING:
+    from transformers.models.whisper.english_normalizer import EnglishTextNormalizer
+
+_LONGEST_ANSWER = 200  # tokens of Whisper's: more than 30 s of fast speech
+
+
+class Recogniser(Protocol):
+    """Anything that can write down speech."""
+
+    def recognise(self, clips: Sequence[np.ndarray], lang: str) -> list[str]:
+        """Return the words of clips (S,), float32 at SAMPLE_RATE, up to 30 s each."""
+        ...
+
+
+class WhisperRecogniser:
+    """Whisper, greedy and in bfloat16, told the language; a batch in one go."""
+
+    def __init__(self, part: str = "whisper-base") -> None:
+        import torch
+        from transformers import WhisperForConditionalGeneration, WhisperProcessor
+
+        folder = resolve(part)
+        self._processor = WhisperProcessor.from_pretrained(folder)
+        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._model = WhisperForConditionalGeneration.from_pretrained(folder, dtype=torch.bfloat16)
+        self._model.generation_config.update(
+            max_length=_LONGEST_ANSWER, do_sample=False, num_beams=1
+        )
+        torch.nn.Module.to(self._model.eval(), self._device)
+
+    def recognise(self, clips: Sequence[np.ndarray], lang: str) -> list[str]:
+        """Return the words of clips (S,), float32 at SAMPLE_RATE, up to 30 s each."""
+        import torch
+
+        inputs = self._processor.feature_extractor(
+            list(clips), sampling_rate=SAMPLE_RATE, return_attention_mask=True, return_tensors="pt"
+        ).to(self._device, torch.bfloat16)
+        with torch.inference_mode():
+            ids = self._model.generate(
+                inputs.input_features,
+                attention_mask=inputs.attention_mask,
+                language=lang,
+                task="transcribe",
+            )
+        texts = self._processor.tokenizer.batch_decode(ids, skip_special_tokens=True)
+        return [text.strip() for text in texts]
+
+
+class RemoteRecogniser:
+    """A service with /v1/audio/transcriptions: `http://host/v1#MODEL`."""
+
+    def __init__(self, name: str) -> None:
+        self._service = parse_service(name, "model")
+
+    def recognise(self, clips: Sequence[np.ndarray], lang: str) -> list[str]:
+        """Return the words of clips (S,), asked one by one. Raises ValueError."""
+        return [self._ask(clip, lang) for clip in clips]
+
+    def _ask(self, clip: np.ndarray, lang: str) -> str:
+        url, border = f"{self._service.base}/audio/transcriptions", secrets.token_hex(16)
+        file = io.BytesIO()
+        soundfile.write(file, clip, SAMPLE_RATE, format="WAV", subtype="PCM_16")
+        fields = {"model": self._service.asked, "language": lang, "response_format": "json"}
+        part = f"--{border}\r\nContent-Disposition: form-data; name="
+        head = "".join(f'{part}"{name}"\r\n\r\n{value}\r\n' for name, value in fields.items())
+        head += f'{part}"file"; filename="clip.wav"\r\nContent-Type: audio/wav\r\n\r\n'
+        body = head.encode() + file.getvalue() + f"\r\n--{border}--\r\n".encode()
+        answer = post(url, body, f"multipart/form-data; boundary={border}")
+        try:
+            heard = json.loads(answer)["text"]
+        except (ValueError, KeyError, TypeError):
+            heard = None
+        if not isinstance(heard, str):
+            raise ValueError(f"{url}: answered {answer[:80]!r}; expected JSON with a 'text'")
+        return heard.strip()
+
+
+@cache
+def load_recogniser(name: str) -> Recogniser:
+    """Return a recogniser, loaded once per process: a Whisper part or folder, or a service's URL.
+
+    Raises ValueError if there is none of that name.
+    """
+    return RemoteRecogniser(name) if is_url(name) else WhisperRecogniser(name)
+
+
+def word_error(reference: str, hypothesis: str, lang: str = "en") -> float:
+    """Return the share of the reference's words that were heard otherwise; above 1 is possible.
+
+    Case and punctuation do not count, nor, in English, do contractions and whether numbers are
+    words or digits.
+    """
+    from jiwer import process_words
+
+    wanted, heard = (_comparable(text, lang) for text in (reference, hypothesis))
+    if not wanted:
+        return float(bool(heard))
+    return float(process_words(wanted, heard).wer)
+
+
+def _comparable(text: str, lang: str) -> str:
+    if lang != "en":
+        return normalise(text)
+    words = _english()(text.replace("’", "'")).split()
+    return " ".join(word for word in words if any(map(str.isalnum, word)))
+
+
+@cache
+def _english() -> "EnglishTextNormalizer":
+    from transformers.models.whisper.english_normalizer import EnglishTextNormalizer
+
+    return EnglishTextNormalizer({})
