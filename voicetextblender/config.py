@@ -184,7 +184,7 @@ class TrainConfig(Settings):
     """Weight of the auxiliary CTC loss through the LLM's embedding table; 0 switches it off."""
 
     kl_weight: NonNegativeFloat = 0.0
-    """Weight of staying near the LLM as it was, on every position of conversations without audio."""
+    """Weight of staying near the LLM as it was, on all positions of conversations without audio."""
 
     ctc_negatives: PositiveInt = 2048
     """Random tokens of the vocabulary that the CTC loss contrasts with the words that are heard."""
