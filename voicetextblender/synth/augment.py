@@ -92,7 +92,7 @@ def make_noise(
             raise ValueError("a babble is made of other clips, and there are none")
         talkers = [others[int(n)] for n in random.integers(len(others), size=_NUM_TALKERS)]
         rolled = (np.roll(talker, int(random.integers(len(talker)))) for talker in talkers)
-        return np.sum([np.resize(talker, length) for talker in rolled], axis=0, dtype=np.float32)
+        return np.stack([np.resize(talker, length) for talker in rolled]).sum(axis=0)
     spectrum = np.fft.rfft(random.standard_normal(length))
     spectrum[0] = 0
     spectrum[1:] /= np.arange(1, len(spectrum)) ** _TILT[kind]
