@@ -46,10 +46,6 @@ UNUSED_TOKENS = (
 class SpeechLMProcessor(ProcessorMixin):
     """A tokenizer with its chat template, and a feature extractor."""
 
-    attributes = ["feature_extractor", "tokenizer"]
-    feature_extractor_class = "AutoFeatureExtractor"
-    tokenizer_class = "AutoTokenizer"
-
     def __init__(
         self,
         feature_extractor: SequenceFeatureExtractor,
