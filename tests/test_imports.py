@@ -69,6 +69,5 @@ def test_settings_and_records_are_read_without_torch():
     assert not modules_after(LIGHT) & {"torch", "transformers"}
 
 
-@pytest.mark.skipif(not (ROOT / "cli.py").is_file(), reason="there is no command line yet")
 def test_the_command_line_imports_late():
     assert not modules_after(["voicetextblender.cli"]) & {"torch", "transformers", "pandas", "av"}

@@ -92,7 +92,7 @@ def matmul_attention(
 ) -> Tensor:
     """Attend by two matrix products, as `_attend` does; the fast way to train on a CPU.
 
-    The backward pass of PyTorch 2.13's fused CPU kernel is 5 times as slow (docs/results.md).
+    The backward pass of PyTorch 2.13's fused CPU kernel is 2 to 4 times as slow (docs/results.md).
     """
     heads, n, channels = query.shape[1:]
     groups = key.shape[1]  # query heads that share a key head are stacked along the queries
