@@ -1,0 +1,30 @@
+"""The command `vtb`: one verb, one module, imported when the verb is used."""
+
+import sys
+
+import typer
+
+from voicetextblender.cli import data, synth, train, use
+from voicetextblender.cli.common import note
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    help="Give a language model the ability to understand speech, and prove it forgot nothing.",
+)
+train.add_to(app)
+use.add_to(app)
+app.add_typer(data.app, name="data")
+app.add_typer(synth.app, name="synth")
+
+
+def main() -> None:
+    """Run `vtb`; what a user can cause ends with one sentence and a non-zero code."""
+    try:
+        app()
+    except (ValueError, OSError) as error:
+        note(f"Error: {error}")
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
