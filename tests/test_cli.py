@@ -41,7 +41,9 @@ def test_help_answers_at_once():
 
 
 def test_every_verb_has_help_with_an_example(monkeypatch, capsys):
-    for verb in (["train"], ["transcribe"], ["chat"], ["data", "import"], ["synth", "asr"]):
+    made = ("asr", "ast", "translate", "sqa", "mixed", "chat", "robust")
+    synth = [["synth", verb] for verb in made]
+    for verb in (["train"], ["transcribe"], ["chat"], ["data", "import"], *synth):
         assert vtb(monkeypatch, *verb, "--help") == 0
         assert "Example: vtb" in capsys.readouterr().out
 

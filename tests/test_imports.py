@@ -17,7 +17,7 @@ MAY_IMPORT = {
     "prompt": {"chat"},
     "data": BELOW | {"data"},
     "model": BELOW | {"model"},
-    "synth": BELOW | {"synth", "model.parts"},  # only where packaged voices and Whisper lie
+    "synth": BELOW | {"synth", "model.parts", "data.records"},  # where parts and clips lie
     "train": BELOW | {"data", "model", "train"},
     "eval": BELOW | {"data", "model", "train", "eval"},
     "serve": BELOW | {"model", "serve", "data.records"},

@@ -1,11 +1,13 @@
 """The wording of instructions, and when texts are equal."""
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from voicetextblender.text import (
     LANGUAGES,
+    draw_wording,
     normalise,
     transcribe_instruction,
     translate_instruction,
@@ -56,3 +58,26 @@ def test_a_normalised_text_stays_as_it_is(text):
 
 def test_without_a_normaliser_only_spaces_change():
     assert normalise(" Hello,\t World! ", "none") == "Hello, World!"
+
+
+def test_drawn_wordings_are_many_and_the_answer_has_the_form_that_is_asked_for():
+    random = np.random.default_rng(0)
+    drawn = [draw_wording(random, "de") for _ in range(300)]
+    assert len({wording.instruction for wording in drawn}) > 15
+    assert transcribe_instruction("de") in {wording.instruction for wording in drawn}
+    assert any("gesagt" in wording.instruction for wording in drawn)
+    plain = [wording for wording in drawn if wording.is_plain]
+    assert 0.1 < len(plain) / len(drawn) < 0.3
+    for wording in drawn:
+        asks = "punctuation and capitals." in wording.instruction or "klein" in wording.instruction
+        assert asks == wording.is_plain
+        assert wording.answer("Na, so was!") == ("na so was" if asks else "Na, so was!")
+
+
+def test_a_translation_is_asked_for_by_the_name_of_its_language_or_in_it():
+    random = np.random.default_rng(0)
+    for target, own in (("fr", "français"), ("ko", "Korean")):
+        drawn = [draw_wording(random, "en", target).instruction for _ in range(100)]
+        assert all(own in wording or LANGUAGES[target] in wording for wording in drawn)
+    with pytest.raises(ValueError, match="language 'xx' has no name here"):
+        draw_wording(random, "en", "xx")

@@ -46,6 +46,11 @@ class Turn:
     def clips(self) -> tuple[Audio, ...]:
         return tuple(part for part in self.parts if isinstance(part, Audio))
 
+    @property
+    def text(self) -> str:
+        """What is typed in it, without its clips."""
+        return "".join(part.text for part in self.parts if isinstance(part, Text))
+
 
 @dataclass(frozen=True, slots=True)
 class Conversation:

@@ -140,6 +140,17 @@ class Prompter:
         rendered = self._render(messages, where, add_generation_prompt=True)
         return self._walk(rendered, marks, conversation)
 
+    def encode_for_question(self, conversation: Conversation) -> Prompt:
+        """Return the conversation up to where its user is to speak, so that an LLM can play them.
+
+        Raises ValueError if the template cannot show a user turn there.
+        """
+        marks = _free_marks(conversation)
+        asking = {"role": "user", "content": marks.opens}
+        messages = [*self._messages(conversation.messages, marks), asking]
+        rendered = self._render(messages, f"conversation '{conversation.id}'")
+        return self._walk(rendered.partition(marks.opens)[0], marks, conversation)
+
     def _messages(self, turns: Iterable[Turn], marks: _Marks) -> list[dict[str, str]]:
         return [{"role": turn.role, "content": self._content(turn, marks)} for turn in turns]
 

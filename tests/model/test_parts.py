@@ -370,7 +370,14 @@ def test_importing_the_module_loads_neither_torch_nor_transformers():
 
 def test_every_real_part_is_pinned(monkeypatch):
     monkeypatch.undo()
-    assert known_aliases() == ("smollm2-135m", "whisper-base", "qwen2.5-0.5b", "kokoro-82m")
+    assert known_aliases() == (
+        "smollm2-135m",
+        "whisper-base",
+        "qwen2.5-0.5b",
+        "qwen2.5-1.5b",
+        "all-minilm-l6-v2",
+        "kokoro-82m",
+    )
     packed = r"[\w-]+==[\d.]+/.+|[\w-]+@[\d.]+\.tgz"  # by pip, or by npm
     for part in parts.PARTS:
         for source in part.sources:

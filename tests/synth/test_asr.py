@@ -1,5 +1,4 @@
 import glob
-import gzip
 import hashlib
 import json
 from pathlib import Path
@@ -10,7 +9,7 @@ import pytest
 from voicetextblender import audio
 from voicetextblender.chat import Audio, parse_line
 from voicetextblender.synth import shards
-from voicetextblender.synth.asr import PER_SHARD, SpokenSentences, read_sentences, speak
+from voicetextblender.synth.asr import PER_SHARD, SpokenSentences, speak
 from voicetextblender.synth.shards import make_shards
 
 pytest.importorskip("hibari")
@@ -87,16 +86,6 @@ def test_a_draft_left_by_a_killed_run_is_not_read_as_data(tmp_path):
     assert len(conversations(tmp_path)) == 1 <= PER_SHARD
 
 
-def test_sentences_are_read_plain_or_gzipped_and_an_empty_file_is_refused(tmp_path):
-    plain, zipped, empty = (tmp_path / name for name in ("a.txt", "a.txt.gz", "b.txt"))
-    plain.write_text("One.\n\n  Two.  \n")
-    zipped.write_bytes(gzip.compress(plain.read_bytes()))
-    empty.write_text("\n \n")
-    assert read_sentences(plain) == read_sentences(zipped) == ("One.", "Two.")
-    with pytest.raises(ValueError, match=r"b\.txt: no sentences in it; write one on each line"):
-        read_sentences(empty)
-
-
 def test_shards_are_read_back_through_their_folder(tmp_path):
     run(SpokenSentences(SENTENCES[:2]), tmp_path)
     clip = conversations(tmp_path)[1].clips[0]
@@ -130,7 +119,7 @@ class FakeRecogniser:
 @pytest.fixture
 def fakes(monkeypatch):
     monkeypatch.setattr("voicetextblender.synth.asr.load_voice", FakeVoice)
-    monkeypatch.setattr("voicetextblender.synth.asr.load_recogniser", lambda _: FakeRecogniser())
+    monkeypatch.setattr("voicetextblender.synth.check.load_recogniser", lambda _: FakeRecogniser())
     monkeypatch.setattr("voicetextblender.synth.asr.PER_SHARD", 5)
     monkeypatch.setattr("voicetextblender.synth.asr.PER_GROUP", 2)
 
@@ -159,9 +148,7 @@ def test_an_item_that_fails_is_tried_once_more_and_then_dropped_and_counted(tmp_
     # Half of the first attempts fail, and half of the second: a quarter, not a half, is dropped.
     assert 0 < num_dropped < 0.45 * len(MANY)
     assert told["made"] == {MOODY: len(MANY) - num_dropped} and told["items"] == len(MANY)
-    assert told["dropped"] == [
-        {"voice": MOODY, "reason": "not able to say it", "count": num_dropped}
-    ]
+    assert told["dropped"] == [{"by": MOODY, "reason": "not able to say it", "count": num_dropped}]
     kept = {int(c.id[-6:]) for c in conversations(tmp_path)}
     dropped = {drop["item"] for drop in told["each"]}
     assert kept | dropped == set(range(len(MANY))) and not kept & dropped
@@ -231,6 +218,17 @@ def test_conditions_are_written_down_and_leave_the_words_alone(tmp_path, fakes):
     assert {key for each in conditions for key in each} >= {"room", "noise", "channel", "gain_db"}
 
 
+def test_with_translations_a_translation_is_asked_for_and_wordings_vary(tmp_path, fakes):
+    german = tuple(f"Satz {n}." for n in range(len(MANY)))
+    how = {"translations": german, "target": "de", "longest_run": 2, "wording": "varied"}
+    run(SpokenSentences(MANY, (PLAIN,), **how), tmp_path)
+    made = conversations(tmp_path)
+    assert {(c.task, c.meta["target_lang"]) for c in made} == {("ast", "de")}
+    assert len({c.messages[0].text for c in made}) > 5
+    answers = " ".join(c.messages[1].text for c in made).lower().replace(".", "")
+    assert answers == " ".join(german).lower().replace(".", "")
+
+
 def test_a_folder_that_holds_other_clips_is_refused(tmp_path, fakes):
     run(SpokenSentences(SENTENCES, (PLAIN,)), tmp_path)
     with pytest.raises(ValueError, match="holds clips made from other text or with other settings"):
@@ -244,6 +242,7 @@ def test_a_folder_that_holds_other_clips_is_refused(tmp_path, fakes):
         ({"lang": "de"}, "voice 'hibari' does not speak 'de'; use espeak:de"),
         ({"longest_run": 0}, "longest_run is 0; it must be 1 or more"),
         ({"longest_s": 31}, "longest_s is 31; it must be 1 to 30"),
+        ({"translations": ("Eins.",)}, "5 sentences have 1 translations; each needs one"),
         ({"augment": 1.5}, "augment is 1.5; it must be 0 .none. to 1"),
         ({"max_wer": -1}, "max_wer is -1; it must be a share, 0 or more"),
     ],

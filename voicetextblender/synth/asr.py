@@ -1,10 +1,9 @@
-"""ASR conversations from text alone: sentences spoken by voices."""
+"""ASR and AST conversations from text alone: sentences spoken by voices."""
 
-import gzip
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import soxr
@@ -13,12 +12,17 @@ from voicetextblender.audio import SAMPLE_RATE
 from voicetextblender.chat import Audio, Conversation, assistant, user
 from voicetextblender.seeding import seeded
 from voicetextblender.synth.augment import augment
-from voicetextblender.synth.check import load_recogniser, word_error
-from voicetextblender.synth.shards import Dropped, Made, Speech, make_shards, shard_name
-from voicetextblender.synth.voices import check_language, load_voice
-from voicetextblender.text import transcribe_instruction
+from voicetextblender.synth.check import misheard
+from voicetextblender.synth.plan import run
+from voicetextblender.synth.shards import PER_SHARD, Dropped, Made, Speech, shard_name
+from voicetextblender.synth.voices import check_language, load_voice, say
+from voicetextblender.text import (
+    Wording,
+    draw_wording,
+    transcribe_instruction,
+    translate_instruction,
+)
 
-PER_SHARD = 100
 PER_GROUP = 16
 """Clips that are held at once: they are recognised together, and babble behind one another."""
 
@@ -34,6 +38,11 @@ class SpokenSentences:
     voices: tuple[str, ...] = ("hibari",)
     """One of them, drawn from the seed, speaks a clip; named as in `synth.voices`."""
     lang: str = "en"
+    translations: tuple[str, ...] | None = None
+    """Of each sentence, in `target`: then translation is asked for, and not a transcript."""
+    target: str | None = None
+    wording: Literal["paper", "varied"] = "paper"
+    """How it is asked for; see `text`."""
     longest_run: int = 1
     """A clip says 1 to this many sentences, one behind the other with a pause between."""
     longest_s: float | None = None
@@ -51,6 +60,11 @@ class SpokenSentences:
             raise ValueError("voices is empty; name at least one, such as 'hibari'")
         for voice in self.voices:
             check_language(voice, self.lang)
+        if self.translations and len(self.translations) != len(self.sentences):
+            raise ValueError(
+                f"{len(self.sentences)} sentences have {len(self.translations)} translations; each "
+                f"needs one"
+            )
         if self.longest_run < 1:
             raise ValueError(f"longest_run is {self.longest_run}; it must be 1 or more")
         if self.longest_s is not None and not 1 <= self.longest_s <= _LONGEST_S:
@@ -95,14 +109,22 @@ class _Draft:
     rate: int
 
 
-@dataclass(frozen=True, slots=True)
-class _Make:
-    """Makes the clips of some runs; picklable, so that worker processes can have it."""
+class Speaking:
+    """The plan to speak some sentences."""
 
-    spoken: SpokenSentences
-    runs: list[range]
+    def __init__(self, spoken: SpokenSentences) -> None:
+        self.spoken = spoken
+        self.runs = spoken.runs()
+
+    def __repr__(self) -> str:
+        return repr(self.spoken)
+
+    @property
+    def num_items(self) -> int:
+        return len(self.runs)
 
     def __call__(self, items: Sequence[int]) -> Iterator[Made | Dropped]:
+        """Make some clips."""
         for first in range(0, len(items), PER_GROUP):
             group = items[first : first + PER_GROUP]
             drafts: dict[int, _Draft] = {}
@@ -136,11 +158,10 @@ class _Make:
         if not spoken.check or not drafts:
             return drafts
         clips = [_resampled(draft) for draft in drafts.values()]
-        heard = load_recogniser(spoken.check).recognise(clips, spoken.lang)
-        for (item, draft), words in zip(list(drafts.items()), heard, strict=True):
-            error_rate = word_error(draft.text, words, spoken.lang)
-            if error_rate > spoken.max_wer:
-                why = f"{error_rate:.0%} of the words of {draft.text!r}, heard as {words!r}"
+        texts = [draft.text for draft in drafts.values()]
+        wrong = misheard(clips, texts, spoken.check, spoken.lang, spoken.max_wer)
+        for (item, draft), why in zip(list(drafts.items()), wrong, strict=True):
+            if why:
                 dropped[item] = Dropped(item, draft.voice, "heard otherwise", why)
                 del drafts[item]
         return drafts
@@ -152,16 +173,8 @@ class _Make:
     def _speak(self, item: int, attempt: int, name: str) -> _Draft:
         spoken, voice = self.spoken, load_voice(name)
         random = seeded(spoken.seed, "clip", item, *((attempt,) if attempt else ()))
-        speed = float(random.uniform(0.85, 1.2))
-        pieces: list[np.ndarray] = []
-        for number in self.runs[item]:
-            pause_s = float(random.uniform(0.1, 0.4))
-            pieces += [
-                voice.speak(spoken.sentences[number], int(random.integers(2**31)), speed),
-                np.zeros(int(pause_s * voice.rate), dtype=np.float32),
-            ]
-        text = " ".join(spoken.sentences[number] for number in self.runs[item])
-        return _Draft(name, text, np.concatenate(pieces), voice.rate)
+        sentences = [spoken.sentences[number] for number in self.runs[item]]
+        return _Draft(name, " ".join(sentences), say(voice, sentences, random), voice.rate)
 
     def _finish(self, item: int, drafts: dict[int, _Draft]) -> Made:
         spoken, draft = self.spoken, drafts[item]
@@ -179,40 +192,35 @@ class _Make:
             duration=round(len(samples) / rate, 3),
             text=draft.text,
         )
+        wording = self._wording(item)
+        answer = draft.text
+        if spoken.translations:
+            answer = " ".join(spoken.translations[number] for number in self.runs[item])
+            meta["target_lang"] = spoken.target
         conversation = Conversation(
             id=f"{draft.voice}-{spoken.lang}-{item:06d}",
-            messages=(user(transcribe_instruction(spoken.lang), clip), assistant(draft.text)),
-            task="asr",
+            messages=(user(wording.instruction, clip), assistant(wording.answer(answer))),
+            task="ast" if spoken.translations else "asr",
             lang=spoken.lang,
             meta=meta,
         )
         return Made(conversation, (Speech(name, samples, rate),))
 
+    def _wording(self, item: int) -> Wording:
+        lang, target = self.spoken.lang, self.spoken.target
+        if self.spoken.wording == "varied":
+            return draw_wording(seeded(self.spoken.seed, "wording", item), lang, target)
+        is_ast = target is not None
+        return Wording(
+            translate_instruction(lang, target) if is_ast else transcribe_instruction(lang)
+        )
+
 
 def speak(
     spoken: SpokenSentences, out: Path, workers: int = 1, max_drop: float = 0.1
 ) -> Iterator[tuple[int, int]]:
-    """Write the clips and their conversations under `out`, yielding (items done, items in all).
-
-    Read them back as `out/*.jsonl`; `out/report.json` counts what was dropped, and why. A run that
-    was stopped goes on where it was. Raises ValueError if more than `max_drop` were dropped.
-    """
-    runs = spoken.runs()
-    recipe = hashlib.sha256(repr(spoken).encode()).hexdigest()[:16]
-    make = _Make(spoken, runs)
-    yield from make_shards(
-        out, len(runs), PER_SHARD, make, workers, recipe=recipe, max_drop=max_drop
-    )
-
-
-def read_sentences(path: Path) -> tuple[str, ...]:
-    """Read a text file, one sentence a line, plain or gzipped. Raises ValueError if it is empty."""
-    data = path.read_bytes()
-    text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8")
-    sentences = tuple(line.strip() for line in text.splitlines() if line.strip())
-    if not sentences:
-        raise ValueError(f"{path}: no sentences in it; write one on each line")
-    return sentences
+    """Write the clips and their conversations under `out`; see `plan.run`."""
+    return run(Speaking(spoken), out, workers, max_drop, PER_SHARD)
 
 
 def _resampled(draft: _Draft) -> np.ndarray:

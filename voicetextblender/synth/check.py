@@ -101,6 +101,21 @@ def load_recogniser(name: str) -> Recogniser:
     return RemoteRecogniser(name) if is_url(name) else WhisperRecogniser(name)
 
 
+def misheard(
+    clips: Sequence[np.ndarray], texts: Sequence[str], recogniser: str, lang: str, max_wer: float
+) -> list[str | None]:
+    """Return what is wrong with each clip of which more than `max_wer` is heard otherwise."""
+    heard = load_recogniser(recogniser).recognise(clips, lang) if clips else []
+    wrong: list[str | None] = []
+    for text, words in zip(texts, heard, strict=True):
+        share = word_error(text, words, lang)
+        is_wrong = share > max_wer
+        wrong.append(
+            f"{share:.0%} of the words of {text!r}, heard as {words!r}" if is_wrong else None
+        )
+    return wrong
+
+
 def word_error(reference: str, hypothesis: str, lang: str = "en") -> float:
     """Return the share of the reference's words that were heard otherwise; above 1 is possible.
 

@@ -5,6 +5,7 @@ A service is named by its base URL and, behind `#`, the voice or model that is a
 """
 
 import os
+import time
 from dataclasses import dataclass
 from http.client import HTTPException
 from typing import IO
@@ -13,6 +14,8 @@ from urllib.parse import parse_qs, urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 _TIMEOUT_S = 120.0
+_NUM_ATTEMPTS = 4
+_FIRST_WAIT_S = 0.5  # doubled before every further attempt
 _LONGEST_ANSWER = 1 << 26  # bytes: half an hour of WAV
 
 
@@ -26,6 +29,10 @@ class Service:
     """What stands behind `#`: a voice, or a model."""
     model: str | None
     """The `?model=` of the name, if there is one."""
+
+
+class NoAnswer(ValueError):
+    """The service could not be reached, or was not able to answer, whatever it was asked."""
 
 
 def is_url(name: str) -> bool:
@@ -45,24 +52,38 @@ def parse_service(name: str, what: str) -> Service:
     return Service(base, url.fragment, parse_qs(url.query).get("model", [None])[0])
 
 
-def post(url: str, body: bytes, content_type: str, timeout_s: float = _TIMEOUT_S) -> bytes:
+def post(url: str, body: bytes, content_type: str) -> bytes:
     """Send a request and return the answer's bytes.
 
-    Raises ValueError if there is no answer in time, or one that is an error.
+    What may pass (no connection, no answer in time, 429, 5xx) is tried again, after growing waits.
+    Raises NoAnswer if it does not pass, and ValueError if the answer is another error.
     """
+    for attempt in range(_NUM_ATTEMPTS):
+        if attempt:
+            time.sleep(_FIRST_WAIT_S * 2 ** (attempt - 1))
+        try:
+            return _post(url, body, content_type)
+        except NoAnswer:
+            if attempt + 1 == _NUM_ATTEMPTS:
+                raise
+    raise AssertionError("unreachable")
+
+
+def _post(url: str, body: bytes, content_type: str) -> bytes:
     headers = {"Content-Type": content_type}
     if key := os.environ.get("VTB_API_KEY"):
         headers["Authorization"] = f"Bearer {key}"
     opener = build_opener(_NoRedirect)
     try:
-        with opener.open(Request(url, body, headers), timeout=timeout_s) as answer:
+        with opener.open(Request(url, body, headers), timeout=_TIMEOUT_S) as answer:
             data: bytes = answer.read(_LONGEST_ANSWER + 1)
     except HTTPError as error:
         said = error.read(200).decode("utf-8", "replace").strip()
-        raise ValueError(f"{url}: answered {error.code} {error.reason}: {said}") from None
+        kind = NoAnswer if error.code == 429 or error.code >= 500 else ValueError
+        raise kind(f"{url}: answered {error.code} {error.reason}: {said}") from None
     except (URLError, HTTPException, OSError) as error:
         reason = error.reason if isinstance(error, URLError) else error
-        raise ValueError(
+        raise NoAnswer(
             f"{url}: no answer ({reason}); check that the service runs and that the URL is right"
         ) from None
     if len(data) > _LONGEST_ANSWER:

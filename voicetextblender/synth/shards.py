@@ -22,9 +22,10 @@ import soxr
 from pydantic import TypeAdapter
 
 from voicetextblender.audio import SAMPLE_RATE
-from voicetextblender.chat import Conversation, to_line
+from voicetextblender.chat import Conversation, parse_line, to_line
 
 REPORT = "report.json"
+PER_SHARD = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +41,12 @@ class Speech:
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """An item that was made: a conversation whose clips are named `SHARD.tar#NAME`, and they."""
+    """An item that was made: a conversation, and its clips that are named `SHARD.tar#NAME`."""
 
     conversation: Conversation
-    clips: tuple[Speech, ...]
+    """Its id ends in `-` and the item's number. It is counted by `meta.kind`, `voice` or `writer`,
+    the first that is there."""
+    clips: tuple[Speech, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +54,8 @@ class Dropped:
     """An item that could not be made."""
 
     item: int
-    voice: str
+    by: str
+    """What it would have been counted by."""
     reason: str
     """A few words, the same for all items of its kind."""
     why: str
@@ -65,7 +69,7 @@ class Report:
     recipe: str
     """Digest of the text and the settings."""
     made: dict[str, int]
-    """How many, by voice."""
+    """How many, by kind, voice or writer."""
     dropped: tuple[Dropped, ...] = ()
 
     @property
@@ -93,12 +97,14 @@ def make_shards(
     *,
     recipe: str = "",
     max_drop: float = 0.1,
+    same: Callable[[Conversation], str] | None = None,
 ) -> Iterator[tuple[int, int]]:
     """Make what is missing of `num_items` items under `out`, in `workers` processes.
 
-    `make` must be picklable; `recipe` is a digest of all that decides what it makes. Yields (items
-    done, items in all) whenever a shard is done, and writes `out/report.json`. Raises ValueError
-    as soon as more than `max_drop` of all items are dropped, or if `out` holds another recipe's.
+    `make` must be picklable; `recipe` is a digest of all that decides what it makes. Of
+    conversations for which `same` returns the same text, the first is kept. Yields (items done,
+    items in all) whenever a shard is done, and writes `out/report.json`. Raises ValueError as soon
+    as more than `max_drop` of all items are dropped, or if `out` holds another recipe's.
     """
     out.mkdir(parents=True, exist_ok=True)
     ranges = [
@@ -126,6 +132,11 @@ def make_shards(
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
+    if same:
+        seen: set[str] = set()
+        for n in sorted(reports):
+            reports[n] = _without_repeats(out, n, reports[n], same, seen)
+        _check(out, reports, recipe, num_items, max_drop)
 
 
 def _check(
@@ -134,13 +145,13 @@ def _check(
     """Write the sum of the shards' reports. Raises ValueError if too much was dropped."""
     made = sum((Counter(report.made) for report in reports.values()), Counter())
     dropped = tuple(drop for n in sorted(reports) for drop in reports[n].dropped)
-    counts = Counter((drop.voice, drop.reason) for drop in dropped)
+    counts = Counter((drop.by, drop.reason) for drop in dropped)
     summary = {
         "items": num_items,
         "made": dict(sorted(made.items())),
         "dropped": [
-            {"voice": voice, "reason": reason, "count": count}
-            for (voice, reason), count in sorted(counts.items())
+            {"by": by, "reason": reason, "count": count}
+            for (by, reason), count in sorted(counts.items())
         ],
         "each": [asdict(drop) for drop in dropped],
     }
@@ -148,11 +159,11 @@ def _check(
     draft.write_text(json.dumps(summary, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     os.replace(draft, out / REPORT)
     if len(dropped) > max_drop * num_items:
-        (voice, reason), count = counts.most_common(1)[0]
-        example = next(drop.why for drop in dropped if (drop.voice, drop.reason) == (voice, reason))
+        (by, reason), count = counts.most_common(1)[0]
+        example = next(drop.why for drop in dropped if (drop.by, drop.reason) == (by, reason))
         raise ValueError(
             f"{out}: {len(dropped)} of {num_items} items were dropped, more than the "
-            f"{max_drop:.0%} allowed; most often, {count} times, '{voice}' was {reason}: "
+            f"{max_drop:.0%} allowed; most often, {count} times, '{by}' was {reason}: "
             f"{example}; see {REPORT} there"
         )
 
@@ -161,7 +172,8 @@ def _make_shard(out: Path, number: int, items: Sequence[int], make: Make, recipe
     name = shard_name(number)
     draft = out / f".{name}-{os.getpid()}"
     lines: list[str] = []
-    voices: Counter[str] = Counter()
+    made_by: Counter[str] = Counter()
+    num_clips = 0
     dropped: list[Dropped] = []
     with tarfile.open(f"{draft}.tar", "w", format=tarfile.USTAR_FORMAT) as tar:
         for made in make(items):
@@ -170,20 +182,61 @@ def _make_shard(out: Path, number: int, items: Sequence[int], make: Make, recipe
                 continue
             for clip in made.clips:
                 _add(tar, clip)
+            num_clips += len(made.clips)
             lines.append(to_line(made.conversation) + "\n")
-            voices[str(made.conversation.meta["voice"])] += 1
-    report = Report(recipe, dict(sorted(voices.items())), tuple(dropped))
+            made_by[_counted_by(made.conversation)] += 1
+    report = Report(recipe, dict(sorted(made_by.items())), tuple(dropped))
     Path(f"{draft}.jsonl").write_text("".join(lines), encoding="utf-8")
     Path(f"{draft}.json").write_bytes(_REPORT.dump_json(report, indent=1))
-    # The report comes last: where it is, the others are complete. A shard that holds nothing has
-    # no JSONL, as a file of no conversations is refused where they are read.
-    os.replace(f"{draft}.tar", out / f"{name}.tar")
-    if lines:
-        os.replace(f"{draft}.jsonl", out / f"{name}.jsonl")
-    else:
-        Path(f"{draft}.jsonl").unlink()
-    os.replace(f"{draft}.json", out / f"{name}.json")
+    # The report comes last: where it is, the others are complete. What holds nothing does not
+    # appear, as a file of no conversations is refused where they are read.
+    for suffix, is_filled in ((".tar", num_clips), (".jsonl", len(lines)), (".json", True)):
+        if is_filled:
+            os.replace(f"{draft}{suffix}", out / f"{name}{suffix}")
+        else:
+            Path(f"{draft}{suffix}").unlink()
     return report
+
+
+def _without_repeats(
+    out: Path,
+    number: int,
+    report: Report,
+    same: Callable[[Conversation], str],
+    seen: set[str],
+) -> Report:
+    """Drop what repeats something `seen` from a complete shard, and return its report."""
+    path = out / f"{shard_name(number)}.jsonl"
+    kept, made_by, dropped = [], Counter[str](), {drop.item: drop for drop in report.dropped}
+    lines = path.read_text("utf-8").splitlines() if path.is_file() else []
+    for line in lines:
+        conversation = parse_line(line, str(path))
+        said, by = same(conversation), _counted_by(conversation)
+        if said in seen:
+            item = int(conversation.id.rpartition("-")[2])
+            dropped[item] = Dropped(item, by, "said before", said[:80])
+            continue
+        seen.add(said)
+        kept.append(line + "\n")
+        made_by[by] += 1
+    if len(kept) == len(lines):
+        return report
+    told = tuple(dropped[item] for item in sorted(dropped))
+    report = Report(report.recipe, dict(sorted(made_by.items())), told)
+    # The report first: if it is killed between the two, doing it again comes to the same.
+    draft = out / f".{shard_name(number)}-{os.getpid()}"
+    draft.write_bytes(_REPORT.dump_json(report, indent=1))
+    os.replace(draft, path.with_suffix(".json"))
+    draft.write_text("".join(kept), encoding="utf-8")
+    os.replace(draft, path)
+    if not kept:
+        path.unlink()
+    return report
+
+
+def _counted_by(conversation: Conversation) -> str:
+    meta = conversation.meta
+    return str(next(meta[key] for key in ("kind", "voice", "writer") if key in meta))
 
 
 def _read_report(out: Path, number: int) -> Report | None:

@@ -16,6 +16,7 @@ import subprocess
 import tarfile
 import tempfile
 import unicodedata
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -207,6 +208,20 @@ def load_voice(name: str) -> Voice:
                 f"voice '{name}' is unknown; name hibari, kokoro:af_heart, flite:slt, "
                 f"espeak:en-us, or a service such as http://localhost:8000/v1#alloy"
             )
+
+
+def say(voice: Voice, sentences: Sequence[str], random: np.random.Generator) -> np.ndarray:
+    """Return (S,) float32 samples of sentences, each with a pause behind it, at one drawn speed.
+
+    Raises ValueError for text that the voice cannot speak.
+    """
+    speed = float(random.uniform(0.85, 1.2))
+    pieces: list[np.ndarray] = []
+    for sentence in sentences:
+        pause_s = float(random.uniform(0.1, 0.4))
+        spoken = voice.speak(sentence, int(random.integers(2**31)), speed)
+        pieces += [spoken, np.zeros(int(pause_s * voice.rate), dtype=np.float32)]
+    return np.concatenate(pieces)
 
 
 def check_language(name: str, lang: str) -> None:
