@@ -25,7 +25,7 @@ def numbers():
 
 def made(plan, out):
     list(run(plan, out, max_drop=1, same=first_question))
-    lines = [line for path in sorted(out.glob("*.jsonl")) for line in path.open()]
+    lines = [line for path in sorted(out.glob("*.jsonl")) for line in path.read_text().splitlines()]
     told = json.loads((out / "report.json").read_text())
     return [json.loads(line) for line in lines], {d["reason"]: d["count"] for d in told["dropped"]}
 

@@ -63,7 +63,9 @@ def test_what_was_said_before_is_dropped_whatever_shard_it_is_in_and_only_once(t
         counts = {drop["reason"]: drop["count"] for drop in told["dropped"]}
         assert counts == {"out of luck": 20, "said before": 180 - 45}
         assert told["made"] == {"fake": 45}
-        lines = [line for p in sorted(tmp_path.glob("*.jsonl")) for line in p.open()]
+        lines = [
+            line for p in sorted(tmp_path.glob("*.jsonl")) for line in p.read_text().splitlines()
+        ]
         assert [json.loads(line)["id"] for line in lines][:2] == ["fake-000001", "fake-000002"]
         assert len(lines) == 45 and len(list(tmp_path.glob("*.jsonl"))) == 2
     assert not list(tmp_path.glob("*.tar"))  # no clips were made

@@ -8,11 +8,14 @@ from voicetextblender.chat import Audio, Conversation, assistant, user
 from voicetextblender.data.records import Records
 from voicetextblender.synth import quality
 from voicetextblender.synth.plan import run
-from voicetextblender.synth.sqa import KINDS, Sqa
+from voicetextblender.synth.sqa import KINDS, Sqa, question_about
 
 ANIMALS = ("horse", "tiger", "camel", "zebra", "goose", "whale")
 PLACES = ("stable", "jungle", "desert", "savanna", "meadow", "harbour")
-WORDS = " It was a fine and quiet evening, so everybody stayed outside until the sun went down."
+WORDS = (
+    " It was a fine and quiet evening, so everybody stayed outside until the sun went down behind "
+    "the hills."
+)
 
 
 @pytest.fixture(autouse=True)
@@ -41,7 +44,8 @@ def clever(messages):
             return "No, it was not."
         if asked.startswith("Text: "):
             return f"Near the {PLACES[n]}."
-        return f"The {ANIMALS[n]} was sleeping near the {PLACES[n]} on a fine evening."
+        ending = "and everybody stayed outside until the sun went down."
+        return f"The {ANIMALS[n]} was sleeping near the {PLACES[n]}, {ending}"
     if "yes" in asked.partition("Text:")[0] or "answered with no," in asked:
         word = "Yes" if "begins with Yes" in asked else "No"
         return json.dumps(
@@ -52,7 +56,7 @@ def clever(messages):
 
 
 def made(plan, out, max_drop=1.0):
-    list(run(plan, out, max_drop=max_drop))
+    list(run(plan, out, max_drop=max_drop, same=question_about))
     records = Records(f"{out}/*.jsonl")
     told = json.loads((out / "report.json").read_text())
     return [records[n] for n in range(len(records))], told
@@ -97,7 +101,7 @@ def test_every_kind_of_question_is_made_and_refers_to_the_clip_where_it_lies(tmp
     [
         ({"question": "Where did the {0} sleep?", "answer": ""}, "without a question or an answer"),
         ({"question": "Where did the {0} sleep", "answer": "Here."}, "without a question mark"),
-        ({"question": "Is it near Paris?", "answer": "It is."}, "about something else"),
+        ({"question": "Is it in Paris?", "answer": "It is."}, "about something else"),
         (
             {"question": "Where did the {0} sleep?", "answer": "In Paris, France, in a hotel."},
             "answered with what is not said",
@@ -133,6 +137,12 @@ def test_a_bad_pair_is_asked_for_again_and_then_dropped_with_its_reason(
     assert not list(tmp_path.glob("*.jsonl"))
 
 
+def test_the_same_question_about_the_same_clip_is_made_once(tmp_path, llm):
+    llm.reply = staticmethod(clever)
+    found, told = made(Sqa(CLIPS, llm.name, kinds=("factual", "inferential"), per_clip=2), tmp_path)
+    assert len(found) == 6 and {reason for _, reason in reasons(told)} == {"said before"}
+
+
 def test_nonsense_is_counted_and_too_much_of_it_ends_the_run(tmp_path, llm):
     llm.reply = staticmethod(lambda messages: "Lorem ipsum.")
     with pytest.raises(ValueError, match="6 of 6 items were dropped.*other JSON than asked for"):
@@ -156,7 +166,7 @@ def test_distilled_answers_are_those_of_the_model_to_be_trained(tmp_path, llm):
     assert {c.meta["writer"] for c in found} == {llm.name}
     prompts = [body["messages"][-1]["content"] for _, body in llm.asked]
     for conversation in found:
-        twin = conversation.typed().messages[0].text
+        twin = " ".join(part.text for part in conversation.typed().messages[0].parts)
         assert any(sorted(twin.split()) == sorted(prompt.split()) for prompt in prompts)
 
 

@@ -195,7 +195,7 @@ def synth_sqa(
     from typing import cast
 
     from voicetextblender.synth.sources import read_clips
-    from voicetextblender.synth.sqa import KINDS, Kind, Sqa
+    from voicetextblender.synth.sqa import KINDS, Kind, Sqa, question_about
 
     kinds = [*(kind or KINDS), *(["distilled"] if distil else [])]
     plan = Sqa(
@@ -206,7 +206,7 @@ def synth_sqa(
         per_clip=per_clip,
         seed=seed,
     )
-    _run(plan, "asking", out, workers, max_drop, dry_run)
+    _run(plan, "asking", out, workers, max_drop, dry_run, question_about)
 
 
 @app.command("mixed")

@@ -28,8 +28,9 @@ _LONGEST_CHARS = 280  # of a clip: about 25 s
 _LONGEST_S = 30.0  # what Whisper hears at once
 _FENCE = re.compile(r"```.*?(?:```|\Z)", re.DOTALL)
 _SENTENCE = re.compile(r"\S[^\n]*?(?:[.!?…][\"'”’)]*(?=\s|\Z)|(?=\s*\n)|(?=\s*\Z))")
+_NO_PROSE = re.compile(r"\t| {4}|\s*([-•]|\d+[.)])\s")  # code, or a point of a list
 _UNSPEAKABLE = re.compile(
-    r"https?:|www\.|\w\.\w{2,}\b|[`{}<>\\|=^~_#@*+\[\]]|\w\(|\d\s*[/*÷×-]\s*\d|\.{3}|^[-•\d]+[.)]?\s"
+    r"https?:|www\.|[^\W\d]\.\w{2,}\b|[`{}<>\\|=^~_#@*+\[\]]|\w\(|\d\s*[/÷×-]\s*\d|\.{3}"
 )
 
 
@@ -165,10 +166,8 @@ def sentences_to_speak(text: str) -> list[list[tuple[int, int]]]:
     for match in _SENTENCE.finditer(text):
         start, stop = match.span()
         line = text[text.rfind("\n", 0, start) + 1 : stop]
-        is_code = line.startswith(("\t", "    ")) or any(
-            start < last and stop > first for first, last in blocks
-        )
-        if is_code or not _can_be_spoken(match.group()):
+        is_code = any(start < last and stop > first for first, last in blocks)
+        if is_code or _NO_PROSE.match(line) or not _can_be_spoken(match.group()):
             runs.append([])
         else:
             runs[-1].append((start, stop))
@@ -178,7 +177,7 @@ def sentences_to_speak(text: str) -> list[list[tuple[int, int]]]:
 def _can_be_spoken(sentence: str) -> bool:
     letters = sum(c.isalpha() or c.isspace() for c in sentence)
     return (
-        letters >= 0.75 * len(sentence)
+        letters >= 0.7 * len(sentence)
         and len(sentence.split()) > 1
         and len(sentence) <= _LONGEST_CHARS
         and not _UNSPEAKABLE.search(sentence)

@@ -78,7 +78,8 @@ def _post(url: str, body: bytes, content_type: str) -> bytes:
         with opener.open(Request(url, body, headers), timeout=_TIMEOUT_S) as answer:
             data: bytes = answer.read(_LONGEST_ANSWER + 1)
     except HTTPError as error:
-        said = error.read(200).decode("utf-8", "replace").strip()
+        with error:
+            said = error.read(200).decode("utf-8", "replace").strip()
         kind = NoAnswer if error.code == 429 or error.code >= 500 else ValueError
         raise kind(f"{url}: answered {error.code} {error.reason}: {said}") from None
     except (URLError, HTTPException, OSError) as error:

@@ -228,20 +228,14 @@ class Sqa:
             for item, pair in asked.items()
         ]
         again = load_writer(self.writer).write(chats, [0] * len(chats), _CHECKED) if chats else []
-        answers = [f"{pair.question} {pair.answer}" for pair in asked.values()]
-        others = [
-            f"{pair.question} {other if isinstance(other, str) else ''}"
-            for pair, other in zip(asked.values(), again, strict=True)
-        ]
-        likeness = agreement(answers, others)
-        for (item, pair), other, alike in zip(asked.items(), again, likeness, strict=True):
-            if isinstance(other, Failed):
-                pairs[item] = other
-            elif kinds[item] == "yes-no":
-                if _first_word(pair.answer) != _first_word(other):
-                    pairs[item] = Failed("answered otherwise when asked again", f"{pair}: {other}")
-            elif alike < _LEAST_AGREEMENT:
-                pairs[item] = Failed("answered otherwise when asked again", f"{pair}: {other}")
+        others = [turn if isinstance(turn, str) else "" for turn in again]
+        likeness = agreement([pair.answer for pair in asked.values()], others)
+        for (item, pair), turn, alike in zip(asked.items(), again, likeness, strict=True):
+            if isinstance(turn, Failed):
+                pairs[item] = turn
+            elif not _is_same_answer(kinds[item], pair.answer, turn, alike):
+                told = f"{pair.question} {pair.answer} Or: {turn}"
+                pairs[item] = Failed("answered otherwise when asked again", told)
 
     def _made(self, item: int, kind: Kind, pair: Pair) -> Made:
         source, random = self.clips[item // self.per_clip], seeded(self.seed, "form", item)
@@ -309,6 +303,19 @@ def _fault(kind: Kind, pair: Pair, words: str, lang: str) -> Failed | None:
     if kind in ("factual", "format") and len(new) > len(content_words(answer)) / 2:
         return Failed("answered with what is not said", told)
     return None
+
+
+def _is_same_answer(kind: Kind, answer: str, other: str, alike: float) -> bool:
+    if kind == "yes-no":
+        return _first_word(answer) == _first_word(other)
+    one, two = content_words(answer), content_words(other)
+    return alike >= _LEAST_AGREEMENT or bool(one and two and (one <= two or two <= one))
+
+
+def question_about(conversation: Conversation) -> str:
+    """Return what makes two questions the same: their words, and what they are asked about."""
+    question, clip = conversation.messages[0].text, conversation.clips[0]
+    return f"{normalise(question)} {clip.audio} {clip.start}"
 
 
 def _one_of(pool: Sequence[str], random: np.random.Generator) -> str:
