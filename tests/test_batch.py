@@ -59,5 +59,20 @@ def test_a_batch_moves_with_all_its_tensors(batch):
     assert moved.seq_lens == batch.seq_lens
 
 
+def test_a_row_is_padded_to_its_length_by_a_sequence_that_nothing_scores(batch):
+    samples = [sample("a", "speech", [1, 9, 2], [4]), sample("b", "text", [3, 4])]
+    padded = collate(samples, 3, length=9)
+    assert padded.padding == 4 and padded.seq_lens == (3, 2, 4)
+    assert len(padded.input_ids) == len(padded.source_ids) == 9
+    assert padded.position_ids.tolist() == [0, 1, 2, 0, 1, 0, 1, 2, 3]
+    assert padded.labels[-4:].tolist() == [IGNORE] * 4
+    assert padded.sources_of_conversations == ["speech", "text"]
+    assert collate(samples, 3, length=5).padding == batch.padding == 0
+
+
+def test_each_conversation_knows_its_source(batch):
+    assert batch.sources_of_conversations == ["speech", "text", "speech"]
+
+
 def test_a_sample_is_as_long_as_its_tokens():
     assert len(sample("a", "text", [1, 2, 3])) == 3

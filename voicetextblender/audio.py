@@ -1,9 +1,11 @@
 """Sound files: anything that can be decoded in, mono float32 at one rate out.
 
 soundfile reads what it can, PyAV the rest, soxr resamples. A path may name a member of an
-uncompressed tar: `shards/000.tar#0412.opus`. This module knows nothing of conversations or tensors.
+uncompressed tar, `shards/000.tar#0412.opus`, or a value of a Parquet column, `000.parquet#audio/17`
+(column and row). This module knows nothing of conversations or tensors.
 """
 
+import hashlib
 import io
 import math
 import sys
@@ -12,12 +14,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 import soundfile
+
+from voicetextblender.cache import index_of
+from voicetextblender.parquet import parquet_value
 
 if TYPE_CHECKING:
     from av.audio.stream import AudioStream
@@ -270,43 +274,62 @@ def _probe_av(file: BinaryIO, name: str) -> float:
 
 @contextmanager
 def _open(path: str | Path) -> Iterator[BinaryIO]:
-    """Open a file, or a tar member, for reading and seeking."""
-    archive, is_member, member = str(path).partition(".tar#")
-    path = Path(archive + ".tar" if is_member else path)
+    """Open a file, a tar member or a value of a Parquet column, for reading and seeking."""
+    archive, kind, member = str(path), "", ""
+    for suffix in (".tar", ".parquet"):
+        if f"{suffix}#" in archive:
+            archive, kind, member = str(path).partition(f"{suffix}#")
+            archive += suffix
+            break
+    path = Path(archive)
     if not path.is_file():
         raise FileNotFoundError(
             f"{path}: there is no such file; check the path, "
             f"which in a conversations file is relative to that file"
         )
+    if kind == ".parquet#":
+        column, _, row = member.rpartition("/")
+        if not column or not row.isdecimal():
+            raise ValueError(f"{path}#{member}: after '#' must stand COLUMN/ROW, such as audio/17")
+        yield io.BytesIO(parquet_value(path, column, int(row)))
+        return
     with path.open("rb") as file:
-        if is_member:
-            yield io.BytesIO(_read_member(path, file, member))
-        else:
-            yield file
+        yield io.BytesIO(_read_member(path, file, member)) if kind else file
 
 
 def _read_member(path: Path, file: BinaryIO, member: str) -> bytes:
-    status = path.stat()
-    index = _tar_index(path, status.st_mtime_ns, status.st_size)
-    if member not in index:
+    index = index_of(path, _tar_index)
+    key = _key(member)
+    at = int(np.searchsorted(index[:, 0], key))
+    if at == len(index) or index[at, 0] != key:
+        names = [name for name, _, _ in _members(path)]
         raise ValueError(
-            f"{path}#{member}: the tar has no such member, but {len(index)} others, "
-            f"such as '{min(index, default='')}'; correct the name after '#'"
+            f"{path}#{member}: the tar has no such member, but {len(names)} others, "
+            f"such as '{min(names, default='')}'; correct the name after '#'"
         )
-    offset, size = index[member]
-    file.seek(offset)
-    return file.read(size)
+    file.seek(int(index[at, 1]))
+    return file.read(int(index[at, 2]))
 
 
-@lru_cache(maxsize=256)
-def _tar_index(path: Path, mtime_ns: int, size: int) -> dict[str, tuple[int, int]]:
-    """Return each member's offset and length; a changed tar has another time or size."""
+def _tar_index(path: Path) -> np.ndarray:
+    """Return (members, 3) uint64: key of the name, by which they are sorted, offset and size."""
+    rows = [(_key(name), offset, size) for name, offset, size in _members(path)]
+    return np.array(sorted(rows), np.uint64).reshape(-1, 3)
+
+
+def _key(name: str) -> np.uint64:
+    digest = hashlib.blake2b(name.encode(errors="surrogateescape"), digest_size=8).digest()
+    return np.uint64(int.from_bytes(digest, "big"))
+
+
+def _members(path: Path) -> list[tuple[str, int, int]]:
+    """Return the name, offset and size of every file in a tar; the last of equal names wins."""
     try:
         with tarfile.open(path, "r:") as tar:
-            files = [member for member in tar if member.isreg()]
+            files = {m.name.removeprefix("./"): m for m in tar if m.isreg()}
     except tarfile.TarError as error:
         raise ValueError(
             f"{path}: is not an uncompressed tar ({error}); "
             f"clips are read at random, so unpack it with gunzip first"
         ) from None
-    return {member.name.removeprefix("./"): (member.offset_data, member.size) for member in files}
+    return [(name, member.offset_data, member.size) for name, member in files.items()]

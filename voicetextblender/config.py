@@ -123,6 +123,15 @@ class SourceConfig(Settings):
     weight: PositiveFloat = 1.0
     """Share of the conversations that are drawn, relative to the other sources."""
 
+    epochs: PositiveFloat | None = None
+    """How often it is gone through at most; its share then goes to the others. null is for ever."""
+
+    by: tuple[Literal["file", "lang", "task"], ...] = ()
+    """What divides it into kinds, level by level, each with a share of size ** temperature."""
+
+    temperature: Annotated[float, Field(ge=0.0, le=1.0)] = 1.0
+    """1 keeps the shares that kinds have in the data, 0 makes kinds equal."""
+
 
 class LearningRates(Settings):
     """Peak learning rate of each trained part."""
@@ -160,7 +169,19 @@ class TrainConfig(Settings):
     """Optimiser steps."""
 
     tokens_per_batch: PositiveInt = 2048
-    """Positions of a batch, audio and text together; a single longer conversation is refused."""
+    """Positions of a packed row, audio and text together."""
+
+    rows_per_step: PositiveInt = 1
+    """Rows of one optimiser step, shared by all ranks; what a rank has of them is accumulated."""
+
+    over_long: Literal["refuse", "skip"] = "refuse"
+    """What to do with a conversation that fits no row; what is skipped is counted in the log."""
+
+    max_broken: NonNegativeInt = 0
+    """Conversations that may be broken, and are then left out and named, before the run stops."""
+
+    workers: NonNegativeInt = 0
+    """Processes of each rank that make samples; 0 makes them where the model is, best on a CPU."""
 
     lr: LearningRates = LearningRates()
     """Peak learning rate of each part."""

@@ -1,3 +1,4 @@
+import pickle
 from collections import Counter
 
 import numpy as np
@@ -91,3 +92,30 @@ def test_counts_are_what_would_be_counted(sources, num):
     blend = Blend(*sources, 0)
     counted = Counter(draw.source for draw in draws(blend, num))
     assert blend.counts(num) == [counted[source] for source in range(len(blend.sizes))]
+
+
+def test_a_source_gives_no_more_epochs_than_it_may_and_the_others_take_its_share():
+    blend = Blend([30, 10, 20], [2, 1, 1], 0, [1.5, None, 2])
+    drawn = draws(blend, 6 * BLOCK)
+    counts = Counter(draw.source for draw in drawn)
+    assert (counts[0], counts[2]) == (45, 40)
+    assert all(draw.source == 1 for draw in drawn[-2 * BLOCK :])
+    first = Counter(draw.source for draw in drawn[:BLOCK])
+    assert (first[0], first[1], first[2]) == (32, 16, 16)
+    assert Counter((d.index, d.epoch) for d in drawn if d.source == 2) == Counter(
+        (index, epoch) for index in range(20) for epoch in range(2)
+    )
+    assert [blend[n] for n in (300, 5, 130)] == [drawn[n] for n in (300, 5, 130)]
+    for num in (0, 70, 200, 6 * BLOCK):
+        counted = Counter(draw.source for draw in drawn[:num])
+        assert blend.counts(num) == [counted[source] for source in range(3)]
+
+
+def test_a_blend_in_which_every_source_ends_is_refused():
+    with pytest.raises(ValueError, match="every source of the blend has 'epochs'.*at least one"):
+        Blend([3, 4], [1, 1], 0, [1, 2])
+
+
+def test_a_blend_travels_to_another_process():
+    blend = Blend([30, 10], [2, 1], 5, [1, None])
+    assert draws(pickle.loads(pickle.dumps(blend)), 100) == draws(blend, 100)

@@ -1,10 +1,12 @@
 import json
+import pickle
 
 import numpy as np
 import pytest
 
 from voicetextblender import audio
 from voicetextblender.chat import Audio
+from voicetextblender.data import records as records_module
 from voicetextblender.data.records import Records, load_clips
 
 
@@ -128,3 +130,29 @@ def test_a_clip_that_cannot_be_decoded_names_itself_and_its_conversation(
         (tmp_path / "1.wav").write_bytes(data)
     with pytest.raises(ValueError, match=f"conversation 'talk': .*1.wav: {message}"):
         load_clips(records[0])
+
+
+def test_lines_are_found_across_the_blocks_in_which_a_file_is_read(write, monkeypatch):
+    monkeypatch.setattr(records_module, "_BLOCK", 100)
+    records = Records(str(write("a.jsonl", *(line(f"c{n}") for n in range(30)), "")))
+    assert [conversation.id for conversation in records] == [f"c{n}" for n in range(30)]
+
+
+def test_records_travel_to_another_process_as_a_name(write):
+    records = Records(str(write("a.jsonl", *(line(f"c{n}") for n in range(1000)))))
+    sent = pickle.dumps(records)
+    assert len(sent) < 300 and pickle.loads(sent)[7].id == "c7"
+
+
+def test_rows_of_parquet_are_conversations_too(write, tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    table = pyarrow.table({"conversation": [line("a", "1.wav"), "{oops", line("c")]})
+    parquet.write_table(table, tmp_path / "b.parquet", row_group_size=2)
+    write("a.jsonl", line("first"))
+    records = Records(str(tmp_path / "*.[jp]*"))
+    assert [records[n].id for n in (0, 1, 3)] == ["first", "a", "c"]
+    assert records[1].clips[0].audio == str(tmp_path / "1.wav")
+    with pytest.raises(ValueError, match=r"b.parquet, row 1: not JSON"):
+        records[2]
+    assert records.labels(("file", "task"))[1].tolist() == [0, 1, 1, 1]

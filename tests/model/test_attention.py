@@ -4,7 +4,7 @@ from torch import nn
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from voicetextblender.model import attention
-from voicetextblender.model.attention import matmul_attention, packed_attention
+from voicetextblender.model.attention import flex_attention_over, matmul_attention, packed_attention
 
 LENS = (3, 1, 7, 5)
 N, HEADS, CHANNELS = sum(LENS), 4, 8
@@ -75,6 +75,37 @@ def test_two_matrix_products_give_the_values_and_gradients_of_the_fused_kernel(
         (out * weights).sum().backward()
         results.append([out.detach(), *(x.grad for x in qkv)])
     torch.testing.assert_close(*results)
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+@pytest.mark.parametrize("key_heads", [4, 2, 1])
+@pytest.mark.parametrize(("is_causal", "window"), CASES)
+def test_flex_attention_gives_the_values_of_the_other_ways(is_causal, window, key_heads):
+    """Its gradients exist on a GPU alone."""
+    layer = FakeLayer(is_causal, HEADS // key_heads)
+    qkv = queries_keys_values(key_heads)
+    theirs, _ = packed_attention(
+        layer, *qkv, None, scaling=0.3, seq_lens=LENS, sliding_window=window
+    )
+    ours = flex_attention_over(*qkv, LENS, is_causal, 0.3, window)
+    torch.testing.assert_close(ours.transpose(1, 2), theirs)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("is_causal", "window"), CASES)
+def test_a_packed_row_on_a_gpu_attends_as_on_a_cpu(is_causal, window):
+    torch.manual_seed(0)
+    layer = FakeLayer(is_causal, 2)
+    qkv = [torch.randn(1, heads, 300, 64) for heads in (4, 2, 2)]
+    results = []
+    for device in ("cpu", "cuda"):
+        on_device = [x.to(device).requires_grad_() for x in qkv]
+        out, _ = packed_attention(
+            layer, *on_device, None, seq_lens=(100, 1, 150, 49), sliding_window=window
+        )
+        out.square().sum().backward()
+        results.append([x.cpu() for x in (out.detach(), *(x.grad for x in on_device))])
+    torch.testing.assert_close(*results, atol=5e-3, rtol=5e-3)  # TF32
 
 
 def test_the_scale_of_the_scores_can_be_given():

@@ -2,12 +2,15 @@ import math
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from transformers import AutoConfig, LlamaConfig, LlamaModel, WhisperConfig, WhisperModel
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from voicetextblender.model.encoder import (
     ParakeetFrames,
     WhisperFrames,
+    alike,
     encoder_from_config,
     encoder_from_pretrained,
 )
@@ -46,6 +49,16 @@ def test_a_clip_gives_the_same_frames_alone_and_in_any_batch(encoder):
         alone, alone_lens = encoder(clip, (len(clip),))
         assert alone_lens == (len(alone),) == (math.ceil(len(clip) / encoder.subsampling),)
         torch.testing.assert_close(frames, alone, atol=1e-5, rtol=1e-4)
+
+
+@given(st.lists(st.integers(1, 3000), max_size=30))
+def test_clips_that_are_padded_together_are_of_like_length(lens):
+    groups = alike(tuple(lens))
+    assert sorted(n for group in groups for n in group) == list(range(len(lens)))
+    for group in groups:
+        padded = max(lens[n] for n in group) * len(group)
+        assert sum(lens[n] for n in group) >= 0.95 * padded
+    assert len(alike((100,) * 7)) <= 1
 
 
 @torch.no_grad()

@@ -3,10 +3,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import AutoProcessor, PreTrainedTokenizerFast
+from transformers import AutoProcessor, PreTrainedTokenizerFast, WhisperFeatureExtractor
 
 from voicetextblender.batch import IGNORE
 from voicetextblender.chat import Audio, Conversation, assistant, user
+from voicetextblender.model.features import log_mel
 from voicetextblender.model.processing import SpeechLMProcessor, choose_audio_token
 
 CLIP = Audio("a.wav", text="hello")
@@ -90,6 +91,19 @@ def test_time_runs_down_whispers_features_as_well(processor):
     features = processor.features(burst)
     assert features.shape == (8, 8)
     assert (features[6:].mean(1) > features[:2].mean(1).max()).all()
+
+
+@pytest.mark.parametrize("num_mel_bins", [80, 128])
+@pytest.mark.parametrize("seconds", [0.025, 0.1, 3.3333, 7])
+def test_features_are_those_of_whispers_own_extractor(seconds, num_mel_bins, sound):
+    extractor = WhisperFeatureExtractor(num_mel_bins)
+    samples = sound(seconds)
+    samples[len(samples) // 2 :] *= 0.001  # most of it below what the loudest frame lets through
+    theirs = extractor(
+        samples, sampling_rate=SECOND, padding="longest", truncation=False, return_tensors="pt"
+    )
+    ours = log_mel(torch.from_numpy(samples), extractor)
+    torch.testing.assert_close(ours, theirs["input_features"][0].T, atol=1e-5, rtol=0)
 
 
 def test_labels_are_the_next_tokens_of_every_answer_and_its_end_of_turn(processor, sound):

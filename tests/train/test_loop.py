@@ -14,9 +14,9 @@ from voicetextblender.config import dump_recipe
 from voicetextblender.model.generate import answers
 from voicetextblender.model.modeling import SpeechLM
 from voicetextblender.model.processing import SpeechLMProcessor
+from voicetextblender.train.feed import build_loader
 from voicetextblender.train.loop import (
     Tally,
-    build_loader,
     read_log,
     stay_near,
     train,
@@ -29,6 +29,7 @@ KILLED_AT_3 = """
 import os, signal, sys
 import torch
 from voicetextblender.config import load_recipe
+from voicetextblender.train.feed import build_loader
 from voicetextblender.train.loop import train
 
 torch.set_num_threads(1)
@@ -175,7 +176,7 @@ def test_parakeet_learns_its_batch_statistics_in_float32(build, recipe):
     sample = Sample("a", "asr", "asr", [5, *audio, 6], [-100, -100, 6, 7], [features], [[6]])
     config = recipe(precision="bf16").train
     optimizer = build_optimizer(model, config)
-    norms = train_step(model, optimizer, collate([sample], 8), config, Tally())
+    norms = train_step(model, optimizer, [collate([sample], 8)], config, Tally())
     assert set(norms) == {"adapter", "lora", "encoder"} and all(map(math.isfinite, norms.values()))
     means = [name for name in before if name.endswith("running_mean")]
     assert means
@@ -292,7 +293,7 @@ def test_the_run_says_with_which_settings_it_was_made(recipe, corpus):
 def test_staying_near_the_llm_scores_text_alone_and_leaves_the_weights_trainable(recipe):
     settings = recipe(kl_weight=1.0)
     processor = SpeechLMProcessor.from_parts(settings.model)
-    batch = next(build_loader(settings, processor).steps()).batch
+    batch = next(build_loader(settings, processor).steps()).batches[0]
     model = SpeechLM.from_parts(settings.model, processor.audio_token_id, torch.float32)
     before = model.trained_parts().keys()
     hidden = torch.zeros(len(batch.input_ids), model.table.shape[1], requires_grad=True)
@@ -303,6 +304,7 @@ def test_staying_near_the_llm_scores_text_alone_and_leaves_the_weights_trainable
         bool((part == processor.audio_token_id).any())
         for part in batch.input_ids.split(list(batch.seq_lens))
     ]
+    has_audio[len(batch.ids) :] = [True] * bool(batch.padding)  # padding is no text
     expected = torch.tensor(has_audio).logical_not().repeat_interleave(torch.tensor(batch.seq_lens))
     assert torch.equal(is_scored, expected) and expected.any() and not expected.all()
     assert model.trained_parts().keys() == before

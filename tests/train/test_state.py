@@ -2,6 +2,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from voicetextblender.data.pack import Place
 from voicetextblender.model.modeling import SpeechLM
 from voicetextblender.train import state
 from voicetextblender.train.optim import build_optimizer
@@ -12,6 +13,8 @@ from voicetextblender.train.state import (
     provenance,
     save_checkpoint,
 )
+
+SEVENTH = Position(7, {0: Place(42, (30, 38)), 1: Place(45)})
 
 
 @pytest.fixture
@@ -40,20 +43,27 @@ def test_weights_optimiser_and_position_come_back_as_they_were(
     trained, recipe, processor, tmp_path
 ):
     model, optimizer = trained()
-    place = save_checkpoint(tmp_path, recipe(), model, processor, optimizer, Position(7, 42))
+    place = save_checkpoint(tmp_path, recipe(), model, processor, optimizer, SEVENTH)
     assert place == tmp_path / "step-000007"
     other, other_optimizer = trained(seed=1)
-    assert load_checkpoint(place, other, other_optimizer) == Position(7, 42)
+    assert load_checkpoint(place, other, other_optimizer) == SEVENTH
     for name, tensor in model.state_dict().items():
         assert torch.equal(other.state_dict()[name], tensor), name
     for ours, theirs in zip(moments(optimizer), moments(other_optimizer), strict=True):
         assert torch.equal(ours, theirs)
 
 
+def test_the_draws_that_were_used_are_those_of_all_lanes_that_wait_no_more():
+    assert SEVENTH.draws == 21 - 2 + 22
+    assert Position().draws == 0
+
+
 def test_a_checkpoint_says_how_it_was_made_and_holds_no_pickle(
     trained, recipe, processor, tmp_path
 ):
-    place = save_checkpoint(tmp_path, recipe(), *in_order(trained(), processor), Position(1, 1))
+    place = save_checkpoint(
+        tmp_path, recipe(), *in_order(trained(), processor), Position(1, {0: Place(1)})
+    )
     files = {str(path.relative_to(place)) for path in place.rglob("*") if path.is_file()}
     assert {"recipe.yaml", "provenance.json", "config.json", "tokenizer.json"} <= files
     assert {path.suffix for path in place.rglob("*.*")} == {
@@ -73,7 +83,7 @@ def in_order(trained, processor):
 def test_only_the_newest_checkpoints_are_kept(trained, recipe, processor, tmp_path):
     parts = in_order(trained(), processor)
     for step in (1, 2, 3, 10):
-        save_checkpoint(tmp_path, recipe(keep=2), *parts, Position(step, 0))
+        save_checkpoint(tmp_path, recipe(keep=2), *parts, Position(step, {0: Place(0)}))
     assert [place.name for place in checkpoints(tmp_path)] == ["step-000003", "step-000010"]
 
 
@@ -82,7 +92,7 @@ def test_a_save_that_fails_leaves_the_checkpoint_before_it_and_no_other(
 ):
     model, optimizer = trained()
     parts = model, processor, optimizer
-    first = save_checkpoint(tmp_path, recipe(), *parts, Position(1, 5))
+    first = save_checkpoint(tmp_path, recipe(), *parts, Position(1, {0: Place(5)}))
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     with torch.no_grad():
         model.adapter.down.bias += 1
@@ -93,12 +103,12 @@ def test_a_save_that_fails_leaves_the_checkpoint_before_it_and_no_other(
     with monkeypatch.context() as patch:
         patch.setattr(state, "_sync", killed)
         with pytest.raises(OSError, match="no space left"):
-            save_checkpoint(tmp_path, recipe(), *parts, Position(2, 9))
+            save_checkpoint(tmp_path, recipe(), *parts, Position(2, {0: Place(9)}))
     assert checkpoints(tmp_path) == [first]
-    assert load_checkpoint(first, model, optimizer) == Position(1, 5)
+    assert load_checkpoint(first, model, optimizer) == Position(1, {0: Place(5)})
     for name, tensor in before.items():
         assert torch.equal(model.state_dict()[name], tensor)
-    save_checkpoint(tmp_path, recipe(), *parts, Position(2, 9))
+    save_checkpoint(tmp_path, recipe(), *parts, Position(2, {0: Place(9)}))
     assert sorted(
         path.name
         for path in tmp_path.iterdir()
@@ -108,9 +118,9 @@ def test_a_save_that_fails_leaves_the_checkpoint_before_it_and_no_other(
 
 def test_a_step_that_is_saved_again_is_replaced(trained, recipe, processor, tmp_path):
     parts = in_order(trained(), processor)
-    save_checkpoint(tmp_path, recipe(), *parts, Position(1, 5))
-    place = save_checkpoint(tmp_path, recipe(), *parts, Position(1, 6))
-    assert load_checkpoint(place, parts[0], parts[2]) == Position(1, 6)
+    save_checkpoint(tmp_path, recipe(), *parts, Position(1, {0: Place(5)}))
+    place = save_checkpoint(tmp_path, recipe(), *parts, Position(1, {0: Place(6)}))
+    assert load_checkpoint(place, parts[0], parts[2]) == Position(1, {0: Place(6)})
 
 
 def test_a_folder_that_is_not_whole_is_no_checkpoint(tmp_path):
@@ -131,7 +141,9 @@ def test_an_optimiser_state_that_does_not_fit_is_refused(
     change, trained, recipe, processor, tmp_path
 ):
     model, optimizer = trained()
-    place = save_checkpoint(tmp_path, recipe(), model, processor, optimizer, Position(1, 1))
+    place = save_checkpoint(
+        tmp_path, recipe(), model, processor, optimizer, Position(1, {0: Place(1)})
+    )
     tensors = load_file(place / "optimizer.safetensors")
     change(tensors)
     save_file(tensors, place / "optimizer.safetensors")
@@ -150,12 +162,14 @@ def test_an_optimiser_state_that_does_not_fit_is_refused(
 )
 def test_a_checkpoint_of_another_recipe_is_refused(settings, trained, recipe, processor, tmp_path):
     model, optimizer = trained()
-    place = save_checkpoint(tmp_path, recipe(), model, processor, optimizer, Position(1, 1))
+    place = save_checkpoint(
+        tmp_path, recipe(), model, processor, optimizer, Position(1, {0: Place(1)})
+    )
     with pytest.raises(ValueError, match="does not fit the settings of the model"):
         load_checkpoint(place, *trained(**settings))
 
 
 def test_a_checkpoint_is_a_model_that_can_be_used(trained, recipe, processor, tmp_path):
     parts = in_order(trained(), processor)
-    place = save_checkpoint(tmp_path, recipe(), *parts, Position(1, 1))
+    place = save_checkpoint(tmp_path, recipe(), *parts, Position(1, {0: Place(1)}))
     assert isinstance(SpeechLM.from_pretrained(place), SpeechLM)

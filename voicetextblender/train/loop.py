@@ -4,7 +4,8 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,16 +15,12 @@ import torch
 from peft.helpers import disable_input_dtype_casting
 from torch import Tensor
 
-from voicetextblender.batch import IGNORE, Batch, Sample
-from voicetextblender.chat import Conversation
+from voicetextblender.batch import IGNORE, Batch
 from voicetextblender.config import Recipe, TrainConfig, dump_recipe
-from voicetextblender.data.loader import Loader
-from voicetextblender.data.records import Records, load_clips
 from voicetextblender.model.modeling import SpeechLM
 from voicetextblender.model.processing import SpeechLMProcessor
 from voicetextblender.model.splice import audio_mask
-from voicetextblender.seeding import seeded
-from voicetextblender.train.augment import spec_augment
+from voicetextblender.train.feed import build_loader
 from voicetextblender.train.loss import ctc_loss, kl_from, token_losses
 from voicetextblender.train.optim import build_optimizer, lr_scale, set_lr
 from voicetextblender.train.state import (
@@ -46,9 +43,11 @@ class Tally:
     """Summed next-token loss of each source."""
     tokens: dict[str, int] = field(default_factory=dict)
     """Supervised tokens of each source."""
+    conversations: Counter[str] = field(default_factory=Counter)
     ctc: float = 0.0
     ctc_tokens: int = 0
     positions: int = 0
+    padding: int = 0
     audio_s: float = 0.0
 
     def add(self, batch: Batch, losses: Tensor, supervised: Tensor) -> None:
@@ -58,18 +57,22 @@ class Tally:
             own = losses[source_ids == number]
             self.loss[source] = self.loss.get(source, 0.0) + own.sum().item()
             self.tokens[source] = self.tokens.get(source, 0) + len(own)
-        self.positions += len(batch.input_ids)
+        self.conversations.update(batch.sources_of_conversations)
+        self.positions += len(batch.input_ids) - batch.padding
+        self.padding += batch.padding
         self.audio_s += sum(batch.clip_lens) / 100
 
     def line(self, position: Position, lr: float, norms: dict[str, float], s: float) -> dict:
         """Return the log line: means over supervised tokens, and speeds."""
         return {
             "step": position.step,
-            "draw": position.draw,
+            "draw": position.draws,
             "loss": sum(self.loss.values()) / max(1, sum(self.tokens.values())),
             "loss_by_source": {s: self.loss[s] / max(1, self.tokens[s]) for s in self.loss},
             "tokens_by_source": dict(self.tokens),
+            "conversations_by_source": dict(self.conversations),
             "ctc": self.ctc / max(1, self.ctc_tokens),
+            "padding": self.padding / (self.positions + self.padding),
             "lr_scale": lr,
             "grad_norm": norms,
             "tokens_per_s": self.positions / s,
@@ -109,7 +112,7 @@ def train(
         log = stack.enter_context(open_log(run, recipe, position))
         stack.enter_context(disable_input_dtype_casting(model))
         tally, started, bad_steps = Tally(), time.perf_counter(), 0
-        steps = loader.steps(position.draw, ahead=device.type != "cpu")
+        steps = loader.steps(position.places, ahead=device.type != "cpu")
         while position.step < config.steps:
             step = next(steps)
             scale = lr_scale(position.step, config)
@@ -117,14 +120,16 @@ def train(
             # Dropout is drawn from (seed, step) too, so a resumed run draws the same.
             torch.manual_seed(config.seed * 1_000_003 + position.step)
             flat = max(0.0, 1 - position.step / max(1, config.flat_start))
-            norms = train_step(model, optimizer, step.batch.to(device), config, tally, flat)
+            batches = [batch.to(device) for batch in step.batches]
+            norms = train_step(model, optimizer, batches, config, tally, flat)
             bad_steps = 0 if all(map(math.isfinite, norms.values())) else bad_steps + 1
             if bad_steps == MAX_BAD_STEPS:
+                ids = ", ".join(name for batch in batches for name in batch.ids)
                 raise ValueError(
                     f"step {position.step}: the gradient was not finite {bad_steps} times in a "
-                    f"row; lower train.lr, or look at conversations {', '.join(step.batch.ids)}"
+                    f"row; lower train.lr, or look at conversations {ids}"
                 )
-            position = Position(position.step + 1, step.next_draw)
+            position = Position(position.step + 1, dict(step.places))
             if position.step % config.log_every == 0 or position.step == config.steps:
                 now = time.perf_counter()
                 line = tally.line(position, scale, norms, now - started)
@@ -143,15 +148,17 @@ def train(
 def train_step(
     model: SpeechLM,
     optimizer: torch.optim.Optimizer,
-    batch: Batch,
+    batches: Sequence[Batch],
     config: TrainConfig,
     tally: Tally,
     flat: float = 0.0,
 ) -> dict[str, float]:
     """Do one optimiser step and return each part's gradient norm; skip one that is not finite."""
-    with autocast(batch.input_ids.device.type, config):
-        loss = batch_loss(model, batch, config, tally, flat)
-    loss.backward()
+    supervised = [int((batch.labels != IGNORE).sum()) for batch in batches]
+    for batch, own in zip(batches, supervised, strict=True):
+        with autocast(batch.input_ids.device.type, config):
+            loss = batch_loss(model, batch, config, tally, flat)
+        (loss * (own / max(1, sum(supervised)))).backward()
     # Each part by itself: CTC's gradient on the adapter is large, and would drown the LoRA's.
     norms = {
         part: torch.nn.utils.clip_grad_norm_(parameters, config.clip_norm).item()
@@ -207,6 +214,8 @@ def stay_near(model: SpeechLM, batch: Batch, hidden: Tensor) -> Tensor:
     is_audio = audio_mask(batch.input_ids, model.config.audio_token_id)
     lens = list(batch.seq_lens)
     is_text = [not bool(part.any()) for part in is_audio.split(lens)]
+    if batch.padding:
+        is_text[-1] = False
     text_lens = tuple(n for n, typed in zip(lens, is_text, strict=True) if typed)
     if not text_lens:
         return hidden.sum() * 0.0
@@ -215,30 +224,6 @@ def stay_near(model: SpeechLM, batch: Batch, hidden: Tensor) -> Tensor:
         embeds = model.llm.get_input_embeddings()(batch.input_ids[kept])
         before = model.decode(embeds[None], batch.position_ids[kept][None], text_lens)[0]
     return kl_from(before, hidden[kept], model.project)
-
-
-def build_loader(recipe: Recipe, processor: SpeechLMProcessor) -> Loader:
-    """Return the recipe's stream of batches."""
-    config = recipe.train
-
-    def encode(conversation: Conversation, source: str, draw: int) -> Sample:
-        sample = processor.encode(conversation, load_clips(conversation), source)
-        if config.spec_augment is not None:
-            random = seeded(config.seed, "spec_augment", draw)
-            sample.features[:] = [
-                spec_augment(clip, config.spec_augment, random) for clip in sample.features
-            ]
-        return sample
-
-    return Loader(
-        [source.name for source in recipe.blend],
-        [Records(source.path) for source in recipe.blend],
-        [source.weight for source in recipe.blend],
-        encode,
-        tokens_per_batch=config.tokens_per_batch,
-        num_mel_bins=processor.num_mel_bins,
-        seed=config.seed,
-    )
 
 
 def autocast(device: str, config: TrainConfig) -> AbstractContextManager:

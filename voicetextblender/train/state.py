@@ -8,7 +8,8 @@ import json
 import os
 import platform
 import shutil
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from voicetextblender.config import Recipe, dump_recipe
+from voicetextblender.data.pack import Place
 from voicetextblender.model.modeling import SpeechLM
 from voicetextblender.model.processing import SpeechLMProcessor
 
@@ -27,8 +29,16 @@ class Position:
 
     step: int = 0
     """Optimiser steps done."""
-    draw: int = 0
-    """Draws of the blend used."""
+    places: Mapping[int, Place] = field(default_factory=dict)
+    """Where each lane of the blend stands; none has begun if it is empty."""
+
+    @property
+    def draws(self) -> int:
+        """Draws of the blend used."""
+        return sum(
+            (place.draw - lane) // len(self.places) - len(place.waiting)
+            for lane, place in self.places.items()
+        )
 
 
 def save_checkpoint(
@@ -83,7 +93,7 @@ def load_checkpoint(place: Path, model: SpeechLM, optimizer: torch.optim.Optimiz
             key: stored[name].to(parameter.device)  # the fused AdamW wants `step` there too
             for key, name in zip(("exp_avg", "exp_avg_sq", "step"), names, strict=True)
         }
-    return Position(**json.loads((place / "position.json").read_text()))
+    return _read_position(place / "position.json")
 
 
 def provenance() -> dict[str, str]:
@@ -95,6 +105,15 @@ def provenance() -> dict[str, str]:
         "threads": str(torch.get_num_threads()),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
     }
+
+
+def _read_position(path: Path) -> Position:
+    stored = json.loads(path.read_text())
+    places = {
+        int(lane): Place(place["draw"], tuple(place["waiting"]))
+        for lane, place in stored["places"].items()
+    }
+    return Position(stored["step"], places)
 
 
 def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:

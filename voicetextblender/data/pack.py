@@ -1,0 +1,67 @@
+"""Packing: samples into rows of a token budget, each row filled from a pool of the next samples.
+
+A row begins with the sample that has waited longest, so none waits for ever; what else goes into it
+is what fills it best. It knows nothing of conversations, and `Place` is all there is to resume.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from voicetextblender.batch import Sample
+
+POOL_ROWS = 2
+"""The pool holds at least this many rows' worth of samples beside the row that is being filled."""
+POOL_SAMPLES = 16
+"""It also holds at least this many samples, so that long ones can be fitted together too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a stream of draws stands after a row."""
+
+    draw: int
+    """Number of the next draw."""
+    waiting: tuple[int, ...] = ()
+    """Draws before it that are still in the pool, the oldest first."""
+
+
+def pack(
+    samples: Iterator[tuple[int, Sample | None]], place: Place, stride: int, budget: int
+) -> Iterator[tuple[list[Sample], Place]]:
+    """Yield rows of at most `budget` tokens, each with the place after it.
+
+    `samples` come with the numbers of their draws: those that wait at `place`, then every
+    `stride`-th from `place.draw` on; None is a draw that is left out.
+    """
+    pool: list[tuple[int, Sample]] = []
+    draw = place.draw
+    while True:
+        while len(pool) < POOL_SAMPLES or sum(len(s) for _, s in pool) < (1 + POOL_ROWS) * budget:
+            number, sample = next(samples)
+            draw = max(draw, number + stride)
+            if sample is not None:
+                pool.append((number, sample))
+        lens = [len(sample) for _, sample in pool]
+        chosen = {0, *(1 + n for n in best_fit(lens[1:], budget - lens[0]))}
+        row = [pool[n][1] for n in sorted(chosen)]
+        pool = [waiting for n, waiting in enumerate(pool) if n not in chosen]
+        yield row, Place(draw, tuple(number for number, _ in pool))
+
+
+def best_fit(lens: Sequence[int], room: int) -> list[int]:
+    """Return the places of the lengths whose sum comes nearest to `room` without exceeding it.
+
+    Exact: bit t of a `reachable` says whether some of the first lengths add up to t. Where several
+    choices are as good, the earlier lengths are taken.
+    """
+    within = (1 << room + 1) - 1
+    reachable = [1]
+    for n in lens:
+        reachable.append((reachable[-1] | reachable[-1] << n) & within)
+    total = reachable[-1].bit_length() - 1
+    chosen: list[int] = []
+    for place in reversed(range(len(lens))):
+        if not reachable[place] >> total & 1:
+            chosen.append(place)
+            total -= lens[place]
+    return chosen[::-1]
