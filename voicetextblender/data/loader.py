@@ -8,7 +8,7 @@ knows nothing of models: the caller says how a conversation becomes a sample.
 
 import multiprocessing
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
@@ -138,7 +138,7 @@ class Loader:
         }
         return self._steps_ahead(at) if ahead else self._steps(at)
 
-    def _steps(self, at: Mapping[int, Place]) -> Iterator[Step]:
+    def _steps(self, at: Mapping[int, Place]) -> Generator[Step]:
         with ExitStack() as stack:
             workers = None
             if self.workers:
@@ -155,7 +155,7 @@ class Loader:
                     {lane: place for lane, (_, place) in rows.items()},
                 )
 
-    def _steps_ahead(self, at: Mapping[int, Place]) -> Iterator[Step]:
+    def _steps_ahead(self, at: Mapping[int, Place]) -> Generator[Step]:
         steps = self._steps(at)
         with ThreadPoolExecutor(max_workers=1) as thread:
             coming = thread.submit(next, steps)
