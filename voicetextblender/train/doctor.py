@@ -333,7 +333,8 @@ def _voice_off_is_the_llm(recipe: Recipe, model: SpeechLM, patients: Sequence[Pa
     row = row.to(model.device)
     base = AutoModelForCausalLM.from_pretrained(
         resolve(recipe.model.llm), dtype=model.table.dtype, attn_implementation=PACKED
-    ).to(model.device)
+    )
+    torch.nn.Module.to(base, model.device)
     with model.voice_off():
         ours = model.llm(row).logits
     differs = float((ours - base.eval()(row).logits).abs().max())
