@@ -33,6 +33,7 @@ MAY_IMPORT = {
     "train": BELOW | {"data", "model", "train"},
     "eval": BELOW | {"data", "model", "train", "eval"},
     "serve": BELOW | {"model", "serve", "data.records"},
+    "export": BELOW | {"model", "eval"},  # the card quotes the run's scores
 }
 LIGHT = ("voicetextblender.config", "voicetextblender.chat", "voicetextblender.text")
 

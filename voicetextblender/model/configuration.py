@@ -20,13 +20,18 @@ class SpeechLMConfig(PreTrainedConfig):
         text_config: dict[str, object] | PreTrainedConfig | None = None,
         audio_config: dict[str, object] | PreTrainedConfig | None = None,
         audio_token_id: int = 0,
+        is_whole: bool = False,
         **kwargs: Any,
     ) -> None:
-        """Build from a `ModelConfig` as a dict, and the configurations of its LLM and encoder."""
+        """Build from a `ModelConfig` as a dict, and the configurations of its LLM and encoder.
+
+        `is_whole`: the folder holds all weights (export.py), not only those that were trained.
+        """
         self.settings = settings or {}
         self.text_config = _config(text_config, "llama")
         self.audio_config = _config(audio_config, "whisper")
         self.audio_token_id = audio_token_id
+        self.is_whole = is_whole
         super().__init__(**kwargs)
 
     @property

@@ -70,6 +70,7 @@ class SpeechLM(PreTrainedModel):
         super().__init__(config)
         llm = AutoModelForCausalLM.from_config(config.text_config, attn_implementation=PACKED)
         self._assemble(llm, encoder_from_config(config.audio_config))
+        self.post_init()
 
     @classmethod
     def from_parts(
@@ -255,6 +256,8 @@ class SpeechLM(PreTrainedModel):
         folder = Path(save_directory)
         folder.mkdir(parents=True, exist_ok=True)
         self.config.architectures = [type(self).__name__]
+        if self.config.is_whole:
+            return super().save_pretrained(folder, **kwargs)
         self.config.save_pretrained(folder)
         save_file(self._trained_tensors(), folder / "model.safetensors", metadata={"format": "pt"})
         if self.config.model.train.llm == "lora":
@@ -276,23 +279,41 @@ class SpeechLM(PreTrainedModel):
     ) -> "SpeechLM":
         """Load a folder that `save_pretrained` wrote, all in `dtype`, for use.
 
-        Its encoder and LLM are found by name.
+        Its encoder and LLM are found by name, unless the folder is whole and holds them too.
 
         Raises ValueError if the folder is no checkpoint, or if a tensor is missing or left over.
         """
         folder = Path(pretrained_model_name_or_path)
-        if not (folder / "model.safetensors").is_file():
+        if not any(folder.glob("model*.safetensors")):
             raise ValueError(
                 f"{folder}: no model here (no model.safetensors); "
                 f"name the folder of a checkpoint, such as runs/demo/model"
             )
         config = SpeechLMConfig.from_pretrained(folder)
+        if config.is_whole:
+            return cls._whole(folder, config, dtype)
         model = cls.from_parts(config.model, config.audio_token_id, dtype)
         model.load_trained(folder)
         # Not model.to(dtype): it would round the rotary frequencies, which stay float32 in use.
         for tensor in model.state_dict(keep_vars=True).values():
             if tensor.is_floating_point():
                 tensor.data = tensor.data.to(dtype)
+        return model.eval()
+
+    @classmethod
+    def _whole(cls, folder: Path, config: SpeechLMConfig, dtype: torch.dtype) -> "SpeechLM":
+        """Load a folder that holds all weights, strictly. Raises ValueError."""
+        with _no_progress_bar():
+            loaded: Any = super().from_pretrained(
+                folder, config=config, dtype=dtype, output_loading_info=True
+            )
+        model, told = loaded
+        for how in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+            if odd := sorted(map(str, told[how])):
+                raise ValueError(
+                    f"{folder}: its weights are not those of its config.json "
+                    f"({how.replace('_', ' ')}: '{odd[0]}'); export the model again"
+                )
         return model.eval()
 
     def load_trained(self, folder: Path) -> None:
