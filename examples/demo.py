@@ -11,8 +11,8 @@ from pathlib import Path
 
 from voicetextblender.config import load_recipe
 from voicetextblender.eval.asr import EvalSet, evaluate_asr, whisper_asr
+from voicetextblender.eval.old_retention import retention
 from voicetextblender.eval.report import write_report
-from voicetextblender.eval.retention import retention
 from voicetextblender.model.modeling import SpeechLM
 from voicetextblender.model.processing import SpeechLMProcessor
 from voicetextblender.progress import progress_bar

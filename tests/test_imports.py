@@ -31,7 +31,7 @@ MAY_IMPORT = {
     "model": BELOW | {"model"},
     "synth": BELOW | {"synth", "model.parts", "data.records"},  # where parts and clips lie
     "train": BELOW | {"data", "model", "train"},
-    "eval": BELOW | {"data", "model", "train", "eval"},
+    "eval": BELOW | {"data", "model", "train", "eval", "synth"},  # voices for twins, a recogniser
     "serve": BELOW | {"model", "serve", "data.records"},
     "export": BELOW | {"model", "eval"},  # the card quotes the run's scores
 }

@@ -5,7 +5,7 @@ module knows nothing of files, tokens or tensors.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
@@ -74,18 +74,21 @@ class Conversation:
 
         Raises ValueError if a clip has no `text`.
         """
-
-        def part_as_text(part: Part) -> Text:
-            if isinstance(part, Text):
-                return part
-            if part.text is None:
+        for clip in self.clips:
+            if clip.text is None:
                 raise ValueError(
-                    f"conversation '{self.id}': clip {part.audio} has no 'text', so there "
+                    f"conversation '{self.id}': clip {clip.audio} has no 'text', so there "
                     f"is no typed twin; add what is said in the clip"
                 )
-            return Text(part.text)
+        return self.written([clip.text or "" for clip in self.clips])
 
-        turns = tuple(Turn(t.role, tuple(map(part_as_text, t.parts))) for t in self.messages)
+    def written(self, texts: Sequence[str]) -> "Conversation":
+        """Return the conversation with a text in the place of each clip."""
+        left = iter(texts)
+        turns = tuple(
+            Turn(t.role, tuple(Text(next(left)) if isinstance(p, Audio) else p for p in t.parts))
+            for t in self.messages
+        )
         return Conversation(self.id, turns, self.task, self.lang, self.meta)
 
 

@@ -269,20 +269,26 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     Paths of the blend become absolute. Raises ValueError that names the file and the key.
     """
     path = Path(path)
-    if not path.is_file():
-        raise ValueError(f"{path}: no such recipe; name a YAML file such as recipes/demo.yaml")
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(tree, dict):
-        raise ValueError(f"{path}: a recipe must be a mapping with 'run' and 'blend'")
+    tree = read_yaml(path, "recipe", "'run' and 'blend'")
     for override in overrides:
         _set(tree, override)
     recipe = validate(Recipe, tree, str(path))
     folder = path.parent.absolute()
     blend = tuple(s.model_copy(update={"path": str(folder / s.path)}) for s in recipe.blend)
     return recipe.model_copy(update={"blend": blend})
+
+
+def read_yaml(path: Path, what: str, keys: str) -> dict:
+    """Read a YAML file that holds a mapping; `what` is a recipe or a suite. Raises ValueError."""
+    if not path.is_file():
+        raise ValueError(f"{path}: no such {what}; name a YAML file such as {what}s/demo.yaml")
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(tree, dict):
+        raise ValueError(f"{path}: a {what} must be a mapping with {keys}")
+    return tree
 
 
 def validate(kind: type[S], tree: object, where: str) -> S:

@@ -10,8 +10,8 @@ from voicetextblender.config import Recipe, dump_recipe
 from voicetextblender.eval import asr
 from voicetextblender.eval.charts import line_chart, ticks
 from voicetextblender.eval.listen import differences, drawn_by_lot
+from voicetextblender.eval.old_retention import Retention, TextAnswer
 from voicetextblender.eval.report import write_report
-from voicetextblender.eval.retention import Retention, TextAnswer
 from voicetextblender.page import join
 
 HOSTILE = '<script>alert("x")</script> & <img src=x>'

@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from voicetextblender.cli import data, share, synth, train, use
+from voicetextblender.cli import data, eval, share, synth, train, use
 from voicetextblender.cli.common import note
 
 app = typer.Typer(
@@ -16,6 +16,7 @@ app = typer.Typer(
 train.add_to(app)
 use.add_to(app)
 share.add_to(app)
+eval.add_to(app)
 app.add_typer(data.app, name="data")
 app.add_typer(synth.app, name="synth")
 

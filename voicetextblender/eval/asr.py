@@ -20,7 +20,7 @@ from torch import nn
 from voicetextblender.audio import probe_duration
 from voicetextblender.chat import Conversation
 from voicetextblender.data.records import Records, load_clips
-from voicetextblender.eval.metrics import (
+from voicetextblender.eval.old_metrics import (
     ErrorCounts,
     bootstrap_interval,
     scored_with,

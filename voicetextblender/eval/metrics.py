@@ -1,39 +1,53 @@
-"""Metrics: functions of references and hypotheses, and nothing else.
+"""Metrics: numbers that follow from sums over items, and what they might have been with others.
 
-Counts are kept for every utterance, so that any group of them can be scored and resampled.
+Every metric here, from word error rate to BLEU, is a function of sums. So any group of items can be
+scored, and any score resampled, by one and the same code.
+
+Shapes: I items, K sums, R resamplings.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from importlib.metadata import version
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Literal
 
 import jiwer
 import numpy as np
 
-from voicetextblender.text import BASIC_VERSION, Normaliser, normalise
+from voicetextblender.text import normalise
 
 _RESAMPLES = 2000
+_AT_ONCE = 100  # resamplings
 
 
 @dataclass(frozen=True, slots=True)
-class ErrorCounts:
-    """Edits that turn the references into the hypotheses, and the references' length."""
+class Metric:
+    """One number of a set's answers, before it is summed up."""
 
-    substitutions: int
-    deletions: int
-    insertions: int
-    length: int
-    """Words of the references, or characters."""
+    name: str
+    """Such as `wer`."""
+    sums: np.ndarray
+    """(I, K): what each item adds."""
+    value: Callable[[np.ndarray], np.ndarray]
+    """Maps (..., K) sums to (...) values."""
+    scored_with: str
+    """Scorer and normaliser, with their versions."""
+    better: Literal["high", "low"] = "high"
+    unit: Literal["%", ""] = "%"
+    """`%`: the value is a fraction, shown as percent."""
 
-    @property
-    def errors(self) -> int:
-        """Edits of all three kinds."""
-        return self.substitutions + self.deletions + self.insertions
+    def of(self, places: Sequence[int]) -> "Metric":
+        """Return the metric of some of the items alone."""
+        return replace(self, sums=self.sums[list(places)])
 
-    @property
-    def rate(self) -> float:
-        """Errors for each word (or character) of the references; above 1 if much was inserted."""
-        return self.errors / self.length
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A value and its 95 % interval: what it might have been with other items like these."""
+
+    value: float
+    low: float
+    high: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,63 +59,48 @@ class Aligned:
     hypothesis: tuple[str, ...]
 
 
-def scored_with(normaliser: Normaliser = "basic") -> str:
-    """Return what every score is stamped with: normaliser and scorer with their versions."""
-    name = f"basic-{BASIC_VERSION}" if normaliser == "basic" else normaliser
-    return f"normaliser {name}, jiwer {version('jiwer')}"
+def mean(sums: np.ndarray) -> np.ndarray:
+    """Map (..., 2) sums of points and of items (or of tokens) to points an item."""
+    return sums[..., 0] / sums[..., 1]
 
 
-def utterance_word_errors(
-    references: Sequence[str], hypotheses: Sequence[str], normaliser: Normaliser = "basic"
-) -> list[ErrorCounts]:
-    """Count the word errors of each utterance.
+def error_rate(sums: np.ndarray) -> np.ndarray:
+    """Map (..., 4) substitutions, deletions, insertions and length to errors a word."""
+    return sums[..., :3].sum(-1) / sums[..., 3]
 
-    Raises ValueError for a reference that has no words; an empty hypothesis has lost them all.
+
+def estimate(metric: Metric, seed: int = 0) -> Estimate:
+    """Return the value and its interval, by drawing whole items anew.
+
+    Raises ValueError if there is no item.
     """
-    pairs = _pairs(references, hypotheses, normaliser)
-    return [_counts(jiwer.process_words(ref, hyp), len(ref.split())) for ref, hyp in pairs]
+    if not len(metric.sums):
+        raise ValueError(f"{metric.name}: no items, so no interval; score at least one")
+    values = metric.value(_resampled(metric.sums, seed))
+    return _estimate(metric.value(metric.sums.sum(0)), values)
 
 
-def utterance_character_errors(
-    references: Sequence[str], hypotheses: Sequence[str], normaliser: Normaliser = "basic"
-) -> list[ErrorCounts]:
-    """Count the character errors of each utterance, spaces included. Raises ValueError likewise."""
-    pairs = _pairs(references, hypotheses, normaliser)
-    return [_counts(jiwer.process_characters(ref, hyp), len(ref)) for ref, hyp in pairs]
+def difference(ours: Metric, theirs: Metric, seed: int = 0) -> Estimate:
+    """Return how far `ours` is above `theirs`; both must be of the same items in the same order.
 
-
-def total(counts: Iterable[ErrorCounts]) -> ErrorCounts:
-    """Return the counts of all utterances together."""
-    rows = [(c.substitutions, c.deletions, c.insertions, c.length) for c in counts]
-    return ErrorCounts(*map(sum, zip(*rows, strict=True))) if rows else ErrorCounts(0, 0, 0, 0)
-
-
-def word_errors(
-    references: Sequence[str], hypotheses: Sequence[str], normaliser: Normaliser = "basic"
-) -> ErrorCounts:
-    """Count the word errors of all utterances together. Raises ValueError for no words."""
-    return total(utterance_word_errors(references, hypotheses, normaliser))
-
-
-def character_errors(
-    references: Sequence[str], hypotheses: Sequence[str], normaliser: Normaliser = "basic"
-) -> ErrorCounts:
-    """Count the character errors of all utterances together. Raises ValueError for no words."""
-    return total(utterance_character_errors(references, hypotheses, normaliser))
-
-
-def bootstrap_interval(counts: Sequence[ErrorCounts], seed: int = 0) -> tuple[float, float]:
-    """Return the 95 % interval of the error rate, by drawing whole utterances anew.
-
-    Raises ValueError if there is no utterance.
+    The items are drawn for both at once, so what is hard for both widens nothing.
     """
-    if not counts:
-        raise ValueError("no utterances, so no interval; score at least one")
-    errors = np.array([c.errors for c in counts])
-    lengths = np.array([c.length for c in counts])
-    drawn = np.random.default_rng(seed).integers(len(counts), size=(_RESAMPLES, len(counts)))
-    low, high = np.quantile(errors[drawn].sum(1) / lengths[drawn].sum(1), (0.025, 0.975))
-    return float(low), float(high)
+    assert len(ours.sums) == len(theirs.sums) and ours.name == theirs.name
+    values = ours.value(_resampled(ours.sums, seed)) - theirs.value(_resampled(theirs.sums, seed))
+    return _estimate(ours.value(ours.sums.sum(0)) - theirs.value(theirs.sums.sum(0)), values)
+
+
+def word_edits(references: Sequence[str], hypotheses: Sequence[str]) -> np.ndarray:
+    """Count each utterance's word errors: (I, 4), substitutions, deletions, insertions, words.
+
+    The texts are compared as they are; a reference has words, and an empty hypothesis lost them.
+    """
+    return _edits(references, hypotheses, jiwer.process_words, lambda text: len(text.split()))
+
+
+def character_edits(references: Sequence[str], hypotheses: Sequence[str]) -> np.ndarray:
+    """Count each utterance's character errors likewise, spaces included."""
+    return _edits(references, hypotheses, jiwer.process_characters, len)
 
 
 def align(reference: str, hypothesis: str) -> list[Aligned]:
@@ -122,6 +121,44 @@ def align(reference: str, hypothesis: str) -> list[Aligned]:
     ]
 
 
+def _resampled(sums: np.ndarray, seed: int) -> np.ndarray:
+    """Return (R, K): the sums of as many items, drawn with replacement, R times."""
+    draws = _draws(len(sums), seed)
+    parts = [draws[first : first + _AT_ONCE] @ sums for first in range(0, _RESAMPLES, _AT_ONCE)]
+    return np.concatenate(parts)
+
+
+@lru_cache(maxsize=4)  # the same for every metric, system and difference of a set
+def _draws(number: int, seed: int) -> np.ndarray:
+    """Return (R, I): how often each of `number` items is drawn."""
+    random, rows = np.random.default_rng(seed), []
+    for _ in range(0, _RESAMPLES, _AT_ONCE):
+        drawn = random.integers(number, size=(_AT_ONCE, number))
+        drawn += np.arange(_AT_ONCE)[:, None] * number
+        counts = np.bincount(drawn.ravel(), minlength=_AT_ONCE * number)
+        rows.append(counts.reshape(_AT_ONCE, number).astype(np.uint16))
+    return np.concatenate(rows)
+
+
+def _estimate(value: np.ndarray, values: np.ndarray) -> Estimate:
+    low, high = np.quantile(values, (0.025, 0.975))
+    return Estimate(float(value), float(low), float(high))
+
+
+def _edits(
+    references: Sequence[str],
+    hypotheses: Sequence[str],
+    process: Callable[[str, str], jiwer.WordOutput | jiwer.CharacterOutput],
+    length: Callable[[str], int],
+) -> np.ndarray:
+    rows = []
+    for reference, hypothesis in zip(references, hypotheses, strict=True):
+        assert reference.strip()
+        edits = process(reference, hypothesis)
+        rows.append((edits.substitutions, edits.deletions, edits.insertions, length(reference)))
+    return np.array(rows, dtype=float).reshape(-1, 4)
+
+
 def _spelt(text: str) -> tuple[list[str], list[str]]:
     """Return a text's normalised words, and beside each how it is spelt.
 
@@ -133,22 +170,3 @@ def _spelt(text: str) -> tuple[list[str], list[str]]:
         words += parts
         spelt += [spelling, *[""] * (len(parts) - 1)] if parts else []
     return words, spelt
-
-
-def _pairs(
-    references: Sequence[str], hypotheses: Sequence[str], normaliser: Normaliser
-) -> list[tuple[str, str]]:
-    pairs = []
-    for number, (reference, hypothesis) in enumerate(zip(references, hypotheses, strict=True)):
-        words = normalise(reference, normaliser)
-        if not words:
-            raise ValueError(
-                f"reference {number} ({reference!r}) has no words, so there is no error rate; "
-                f"correct it or leave it out"
-            )
-        pairs.append((words, normalise(hypothesis, normaliser)))
-    return pairs
-
-
-def _counts(edits: jiwer.WordOutput | jiwer.CharacterOutput, length: int) -> ErrorCounts:
-    return ErrorCounts(edits.substitutions, edits.deletions, edits.insertions, length)

@@ -14,8 +14,8 @@ from voicetextblender.eval.charts import (
     pair_of_bars,
 )
 from voicetextblender.eval.listen import chips, examples
+from voicetextblender.eval.old_retention import Retention
 from voicetextblender.eval.results import Run, read_run, source_facts
-from voicetextblender.eval.retention import Retention
 from voicetextblender.page import Html, details, join, page, section, table, tag
 from voicetextblender.text import LANGUAGES
 

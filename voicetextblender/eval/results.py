@@ -15,7 +15,7 @@ from voicetextblender.config import Recipe, load_recipe
 from voicetextblender.data.blend import Blend
 from voicetextblender.data.records import Records
 from voicetextblender.eval.asr import AsrResult, read_results
-from voicetextblender.eval.retention import Retention, read_retention
+from voicetextblender.eval.old_retention import Retention, read_retention
 from voicetextblender.train.loop import read_log
 
 _SAMPLED = 1000  # conversations of a source from which the length of its clips is estimated

@@ -1,147 +1,102 @@
-"""Retention: what the LLM still knows of text after it learned to listen.
+"""Retention: what the LLM still knows of text after it learned to listen, read from probabilities.
 
-The LLM that training began from is loaded afresh, as anybody would load it, and is compared with
-our model as it is and with its voice switched off.
+Perplexity is that of fixed text, and the divergence how far our next-token distributions are from
+the base LLM's along fixed answers. The LLM that training began from is loaded afresh, as anybody
+would load it; with the voice off ours must be that very model, and a digest of every logit says so.
 
-Shapes: N tokens of a window, V size of the vocabulary.
+Shapes: N tokens of an item, V size of the vocabulary.
 """
 
 import hashlib
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import cache
 
 import torch
-from pydantic import TypeAdapter
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, kl_div, log_softmax
 from transformers import AutoModelForCausalLM
 
-from voicetextblender.chat import Conversation, user
-from voicetextblender.model.generate import Decoding, answers
+from voicetextblender.batch import IGNORE
+from voicetextblender.chat import Conversation
+from voicetextblender.eval.predict import Measured, System
+from voicetextblender.eval.suite import reference
 from voicetextblender.model.modeling import SpeechLM
 from voicetextblender.model.parts import resolve
 from voicetextblender.model.processing import SpeechLMProcessor
 
-WINDOW = 512  # tokens: each is read by itself, so all but its first are scored
-
-PROMPTS = (
-    "What is the capital of France?",
-    "What do bees make?",
-    "Name three colours of the rainbow.",
-    "What is the opposite of hot?",
-    "Who wrote Romeo and Juliet?",
-    "Write one sentence about the sea.",
-    "Why do leaves fall in autumn? Answer in one sentence.",
-    "Repeat exactly: The quick brown fox jumps over the lazy dog.",
-)
+Logits = Callable[[Tensor], Tensor]
+"""Maps (1, N) tokens to (1, N, V) logits."""
 
 
-@dataclass(frozen=True, slots=True)
-class TextAnswer:
-    """A typed question and its two answers."""
+def untouched_llm(model: SpeechLM, processor: SpeechLMProcessor) -> System:
+    """Return the LLM that our model was made of as a system, loaded when it is first asked."""
+    name = model.config.model.llm
 
-    prompt: str
-    base: str
-    ours: str
+    @cache
+    def loaded() -> nn.Module:
+        llm = AutoModelForCausalLM.from_pretrained(resolve(name), dtype=model.dtype)
+        return nn.Module.to(llm.eval(), model.device)
 
+    def measure(items: Sequence[Conversation]) -> list[Measured]:
+        return [
+            nll(lambda ids: loaded()(input_ids=ids, use_cache=False).logits, item, model, processor)
+            for item in items
+        ]
 
-@dataclass(frozen=True, slots=True)
-class Retention:
-    """Text before and after."""
+    def answer(asked: Sequence[Conversation], max_new_tokens: int) -> list[str]:
+        raise ValueError("'llm' is only read from; ask 'base', the same model with our code")
 
-    llm: str
-    base_perplexity: float
-    voice_off_perplexity: float
-    ours_perplexity: float
-    is_identical: bool
-    """Whether with the voice off every logit is the base LLM's, bit for bit."""
-    num_tokens: int
-    """Scored tokens of the text."""
-    answers: tuple[TextAnswer, ...]
-    made: str
-    """How the perplexities and answers were made."""
-    text_sha256: str
+    dtype = str(model.dtype).removeprefix("torch.")
+    return System("llm", f"{name}, {dtype}, loaded afresh", "", answer, {"perplexity": measure})
 
 
-_RETENTION = TypeAdapter(Retention)
-
-
-def retention(
+def perplexity(
     model: SpeechLM,
     processor: SpeechLMProcessor,
-    text_path: Path,
-    out: Path | None = None,
-    *,
-    prompts: Sequence[str] = PROMPTS,
-    max_new_tokens: int = 60,
-) -> Retention:
-    """Compare our model with its base LLM on a text and on questions; write JSON to `out`.
-
-    Raises ValueError for a model in training mode or a text of fewer than two tokens.
-    """
-    if model.training:
-        raise ValueError("the model is in training mode, with dropout; call model.eval() first")
-    text = text_path.read_text(encoding="utf-8")
-    ids = processor.tokenizer(text, add_special_tokens=False, verbose=False).input_ids
-    if len(ids) < 2:
-        raise ValueError(f"{text_path}: {len(ids)} tokens; perplexity needs a text of two or more")
-    windows = torch.tensor(ids, device=model.device).split(WINDOW)
-    base, voice_off, ours, is_identical = _perplexities(model, windows)
-    result = Retention(
-        llm=model.config.model.llm,
-        base_perplexity=base,
-        voice_off_perplexity=voice_off,
-        ours_perplexity=ours,
-        is_identical=is_identical,
-        num_tokens=sum(len(window) - 1 for window in windows),
-        answers=text_answers(model, processor, prompts, max_new_tokens),
-        made=f"{str(model.dtype).removeprefix('torch.')}, windows of {WINDOW} tokens; "
-        f"answers greedy, at most {max_new_tokens} tokens",
-        text_sha256=hashlib.sha256(text.encode()).hexdigest(),
-    )
-    if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_bytes(_RETENTION.dump_json(result, indent=1))
-    return result
-
-
-def read_retention(path: Path) -> Retention | None:
-    """Return what `retention` wrote, or None if there is no such file."""
-    return _RETENTION.validate_json(path.read_bytes()) if path.is_file() else None
-
-
-def text_answers(
-    model: SpeechLM, processor: SpeechLMProcessor, prompts: Sequence[str], max_new_tokens: int
-) -> tuple[TextAnswer, ...]:
-    """Answer typed questions with the voice off, which is the base LLM, and with it on."""
-    samples = [
-        processor.encode(Conversation(prompt, (user(prompt),)), (), purpose="answer")
-        for prompt in prompts
-    ]
-    decoding = Decoding(max_new_tokens)
-    with model.voice_off():
-        base = answers(model, processor, samples, decoding)
-    ours = answers(model, processor, samples, decoding)
-    return tuple(TextAnswer(*row) for row in zip(prompts, base, ours, strict=True))
+    items: Sequence[Conversation],
+    mode: Callable[[], AbstractContextManager] = nullcontext,
+) -> list[Measured]:
+    """Return the negative log-likelihood of each item's text and its tokens, one item at a time."""
+    with mode():
+        return [nll(lambda ids: model(ids).logits, item, model, processor) for item in items]
 
 
 @torch.inference_mode()
-def _perplexities(model: SpeechLM, windows: Sequence[Tensor]) -> tuple[float, float, float, bool]:
-    """Return base's, voice off's and our perplexity, and whether the first two's logits agree."""
-    plain = AutoModelForCausalLM.from_pretrained(resolve(model.config.model.llm), dtype=model.dtype)
-    nn.Module.to(plain.eval(), model.device)
-    nll, num_tokens, is_identical = [0.0, 0.0, 0.0], 0, True
-    for window in windows:
-        base: Tensor = plain(input_ids=window[None], use_cache=False).logits  # (1, N, V)
+def nll(
+    logits_of: Logits, item: Conversation, model: SpeechLM, processor: SpeechLMProcessor
+) -> Measured:
+    """Return [nats, tokens] of a text but for its first token, and a digest of all its logits.
+
+    Raises ValueError for a text of fewer than two tokens.
+    """
+    text = reference(item)
+    ids = processor.tokenizer(text, add_special_tokens=False, verbose=False).input_ids
+    if len(ids) < 2 or len(item.messages) > 1:
+        raise ValueError(
+            f"conversation '{item.id}': {len(ids)} tokens and {len(item.messages)} turns; "
+            f"perplexity needs a text of two tokens or more, as one turn of the assistant"
+        )
+    row = torch.tensor([ids], device=model.device)
+    logits = logits_of(row)
+    nats = cross_entropy(logits[0, :-1].float(), row[0, 1:], reduction="sum").item()
+    digest = hashlib.sha256(logits.float().cpu().numpy().tobytes()).hexdigest()[:16]
+    return Measured([nats, len(ids) - 1], digest)
+
+
+@torch.inference_mode()
+def divergence(
+    model: SpeechLM, processor: SpeechLMProcessor, items: Sequence[Conversation]
+) -> list[Measured]:
+    """Return [nats, tokens] of KL(base LLM ‖ ours) along each typed item's answers."""
+    found = []
+    for item in items:
+        sample = processor.encode(item.typed(), [])
+        row = torch.tensor([sample.ids], device=model.device)
+        asked = torch.tensor(sample.labels, device=model.device) != IGNORE
+        ours = log_softmax(model(row).logits[0, asked].float(), -1)
         with model.voice_off():
-            voice_off = model(window[None]).logits
-        ours = model(window[None]).logits
-        is_identical &= torch.equal(base, voice_off)
-        for place, logits in enumerate((base, voice_off, ours)):
-            losses = cross_entropy(logits[0, :-1].float(), window[1:], reduction="sum")
-            nll[place] += losses.item()
-        num_tokens += len(window) - 1
-    perplexities = [math.exp(one / num_tokens) for one in nll]
-    return perplexities[0], perplexities[1], perplexities[2], is_identical
+            base = log_softmax(model(row).logits[0, asked].float(), -1)
+        nats = kl_div(ours, base, reduction="sum", log_target=True).item()
+        found.append(Measured([max(0.0, nats), int(asked.sum())]))
+    return found

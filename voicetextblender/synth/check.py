@@ -18,14 +18,15 @@ from voicetextblender.text import normalise
 if TYPE_CHECKING:
     from transformers.models.whisper.english_normalizer import EnglishTextNormalizer
 
+_WINDOW_S = 30.0  # what Whisper hears at once
 _LONGEST_ANSWER = 200  # tokens of Whisper's: more than 30 s of fast speech
 
 
 class Recogniser(Protocol):
     """Anything that can write down speech."""
 
-    def recognise(self, clips: Sequence[np.ndarray], lang: str) -> list[str]:
-        """Return the words of clips (S,), float32 at SAMPLE_RATE, up to 30 s each."""
+    def recognise(self, clips: Sequence[np.ndarray], lang: str | None) -> list[str]:
+        """Return the words of clips (S,), float32 at SAMPLE_RATE; without `lang` it is guessed."""
         ...
 
 
@@ -45,12 +46,33 @@ class WhisperRecogniser:
         )
         torch.nn.Module.to(self._model.eval(), self._device)
 
-    def recognise(self, clips: Sequence[np.ndarray], lang: str) -> list[str]:
-        """Return the words of clips (S,), float32 at SAMPLE_RATE, up to 30 s each."""
+    def recognise(self, clips: Sequence[np.ndarray], lang: str | None) -> list[str]:
+        """Return the words of clips (S,), float32 at SAMPLE_RATE; without `lang` it is guessed.
+
+        Raises ValueError for a language that it does not know.
+        """
+        config = self._model.generation_config.to_dict()
+        known = [token.strip("<|>") for token in config["lang_to_id"]]
+        if lang is not None and lang not in known:
+            raise ValueError(f"'{lang}' is no language that Whisper knows; use {', '.join(known)}")
+        long = [len(clip) > _WINDOW_S * SAMPLE_RATE for clip in clips]
+        if any(long):  # those are read window by window, each by itself
+            return [
+                self._read([clip], lang, is_long)[0]
+                for clip, is_long in zip(clips, long, strict=True)
+            ]
+        return self._read(clips, lang, False)
+
+    def _read(self, clips: Sequence[np.ndarray], lang: str | None, is_long: bool) -> list[str]:
         import torch
 
         inputs = self._processor.feature_extractor(
-            list(clips), sampling_rate=SAMPLE_RATE, return_attention_mask=True, return_tensors="pt"
+            list(clips),
+            sampling_rate=SAMPLE_RATE,
+            truncation=not is_long,
+            padding="longest" if is_long else "max_length",
+            return_attention_mask=True,
+            return_tensors="pt",
         ).to(self._device, torch.bfloat16)
         with torch.inference_mode():
             ids = self._model.generate(
@@ -58,6 +80,7 @@ class WhisperRecogniser:
                 attention_mask=inputs.attention_mask,
                 language=lang,
                 task="transcribe",
+                return_timestamps=is_long,
             )
         texts = self._processor.tokenizer.batch_decode(ids, skip_special_tokens=True)
         return [text.strip() for text in texts]
@@ -69,15 +92,16 @@ class RemoteRecogniser:
     def __init__(self, name: str) -> None:
         self._service = parse_service(name, "model")
 
-    def recognise(self, clips: Sequence[np.ndarray], lang: str) -> list[str]:
+    def recognise(self, clips: Sequence[np.ndarray], lang: str | None) -> list[str]:
         """Return the words of clips (S,), asked one by one. Raises ValueError."""
         return [self._ask(clip, lang) for clip in clips]
 
-    def _ask(self, clip: np.ndarray, lang: str) -> str:
+    def _ask(self, clip: np.ndarray, lang: str | None) -> str:
         url, border = f"{self._service.base}/audio/transcriptions", secrets.token_hex(16)
         file = io.BytesIO()
         soundfile.write(file, clip, SAMPLE_RATE, format="WAV", subtype="PCM_16")
-        fields = {"model": self._service.asked, "language": lang, "response_format": "json"}
+        language = {} if lang is None else {"language": lang}
+        fields = {"model": self._service.asked, **language, "response_format": "json"}
         part = f"--{border}\r\nContent-Disposition: form-data; name="
         head = "".join(f'{part}"{name}"\r\n\r\n{value}\r\n' for name, value in fields.items())
         head += f'{part}"file"; filename="clip.wav"\r\nContent-Type: audio/wav\r\n\r\n'

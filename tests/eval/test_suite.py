@@ -1,0 +1,75 @@
+import pytest
+
+from voicetextblender.chat import Audio, Conversation, assistant, to_line, user
+from voicetextblender.eval.suite import (
+    EvalSet,
+    Suite,
+    digest,
+    load_suite,
+    read_items,
+    reference,
+    write_items,
+)
+
+TALK = Conversation(
+    "a", (user("Say:", Audio("clips/a.wav", text="hi")), assistant("hi")), "asr", "en"
+)
+
+
+def test_the_paths_of_a_suite_are_relative_to_its_file(tmp_path):
+    path = tmp_path / "suites/my.yaml"
+    path.parent.mkdir()
+    path.write_text(
+        "name: mine\nsets: [{name: calls, path: ../calls.jsonl, speech: real, scorer: wer}]\n"
+    )
+    suite = load_suite(path)
+    assert suite.sets[0].path == str(tmp_path / "suites/../calls.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{name: a, path: b, speech: real, scorer: wer, nam: 2}", "did you mean 'name'"),
+        ("{name: a, speech: real, scorer: wer}", "'a' must have either 'path' or 'make'"),
+        ("{name: a/b, path: b, speech: real, scorer: wer}", "'sets.0.name'"),
+        ("{name: a, path: b, speech: loud, scorer: wer}", "'sets.0.speech'.*'real'"),
+    ],
+)
+def test_a_suite_that_will_not_do_is_refused(tmp_path, line, message):
+    (tmp_path / "my.yaml").write_text(f"name: mine\nsets:\n  - {line}\n")
+    with pytest.raises(ValueError, match=message):
+        load_suite(tmp_path / "my.yaml")
+
+
+def test_two_sets_of_one_name_are_refused():
+    one = EvalSet(name="a", path="a.jsonl", speech="real", scorer="wer")
+    with pytest.raises(ValueError, match="sets name 'a' twice; each set needs its own name"):
+        Suite(name="mine", sets=(one, one))
+
+
+def test_items_lie_beside_their_predictions_and_find_their_clips(tmp_path):
+    (tmp_path / "calls.jsonl").write_text(to_line(TALK))
+    of = EvalSet(name="calls", path=str(tmp_path / "calls.jsonl"), speech="real", scorer="wer")
+    (item,) = write_items(of, tmp_path / "deep/out")
+    assert '"../../../clips/a.wav"' in (tmp_path / "deep/out/items/calls.jsonl").read_text()
+    assert item == read_items(tmp_path / "deep/out", "calls")[0]
+    (tmp_path / "deep/out/items/x").mkdir()
+    assert item.clips[0].audio.endswith("items/../../../clips/a.wav")
+
+
+def test_the_digest_is_of_the_words_and_not_of_the_folder(tmp_path):
+    (tmp_path / "calls.jsonl").write_text(to_line(TALK))
+    of = EvalSet(name="calls", path=str(tmp_path / "calls.jsonl"), speech="real", scorer="wer")
+    one, other = (digest(write_items(of, tmp_path / name)) for name in ("a", "b/c"))
+    assert one == other
+    assert one != digest([Conversation("a", (user("Say:"), assistant("hi")), "asr", "en")])
+
+
+def test_every_line_of_a_text_is_an_item(tmp_path):
+    (tmp_path / "text.txt").write_text("One line.\n\nAnother.\n")
+    of = EvalSet(name="text", path=str(tmp_path / "text.txt"), speech="none", scorer="perplexity")
+    items = write_items(of, tmp_path / "out")
+    assert [(item.id, reference(item)) for item in items] == [
+        ("passage-1", "One line."),
+        ("passage-2", "Another."),
+    ]

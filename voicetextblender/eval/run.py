@@ -1,0 +1,65 @@
+"""An evaluation: ask every set of every system, score the answers, write the report.
+
+OUT/suite.yaml                      what was asked
+OUT/items/SET.jsonl                 the items
+OUT/predictions/SYSTEM/SET.jsonl    the answers
+OUT/results.json, OUT/report.html   the scores
+"""
+
+from collections.abc import Callable, Collection
+from pathlib import Path
+
+import yaml
+
+from voicetextblender.eval.predict import predict
+from voicetextblender.eval.scorers import scorer
+from voicetextblender.eval.scores import Score, score_folder
+from voicetextblender.eval.suite import Suite, write_items
+from voicetextblender.eval.systems import asked_of, systems
+from voicetextblender.model.modeling import SpeechLM
+from voicetextblender.model.processing import SpeechLMProcessor
+
+Report = Callable[[float, str], None]
+"""Is told the share that is done, 0 to 1, and what is being done."""
+
+
+def evaluate(
+    model: SpeechLM,
+    processor: SpeechLMProcessor,
+    suite: Suite,
+    out: Path,
+    *,
+    only: Collection[str] | None = None,
+    report: Report | None = None,
+) -> list[Score]:
+    """Ask a suite of our model and of what it is compared with; write all of it to `out`.
+
+    `only` names the systems that are asked, where not all are wanted. Raises ValueError for a suite
+    that will not do, before anything is asked.
+    """
+    known = systems(model, processor, suite.asr)
+    out.mkdir(parents=True, exist_ok=True)
+    asked = []
+    for of in suite.sets:
+        scorer(of.scorer)
+        items = write_items(of, out)
+        for name in asked_of(of):
+            if name not in known:
+                raise ValueError(f"set '{of.name}': '{name}' is no system; use {', '.join(known)}")
+            if only is None or name in only:
+                asked.append((known[name], of, len(items)))
+    (out / "suite.yaml").write_text(
+        yaml.safe_dump(suite.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
+        encoding="utf-8",
+    )
+    total, done = sum(number for *_, number in asked), 0
+    for system, of, _ in asked:
+
+        def advance(number: int, words: str = f"{of.name}, {system.name}") -> None:
+            nonlocal done
+            done += number
+            if report is not None:
+                report(done / total, words)
+
+        predict(system, of, out, suite.tokens_per_batch, advance)
+    return score_folder(out)

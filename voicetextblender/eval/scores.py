@@ -1,0 +1,203 @@
+"""Results: rows of numbers, each of which says by itself how it was made.
+
+`score_folder` reads what an evaluation asked and what was answered, and nothing else, so it needs
+no model; scoring the same folder twice writes the same bytes.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import yaml
+from pydantic import TypeAdapter
+
+from voicetextblender.chat import Conversation
+from voicetextblender.config import validate
+from voicetextblender.eval.metrics import Estimate, Metric, difference, estimate
+from voicetextblender.eval.predict import (
+    Prediction,
+    predictions_file,
+    read_predictions,
+)
+from voicetextblender.eval.scorers import Answers, scorer
+from voicetextblender.eval.suite import EvalSet, Suite, digest, read_items
+
+FEWEST = 5
+"""Items below which a group is not scored apart: so few hardly differ from one to the next."""
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """One number, and all that is needed to make it again."""
+
+    set: str
+    system: str
+    metric: str
+    value: float
+    """A fraction where `unit` is `%`."""
+    low: float
+    """The 95 % bootstrap interval, by drawing whole items anew."""
+    high: float
+    num_items: int
+    against: str | None
+    """Set where the value is how far this system is above that one, on the same items."""
+    by: str | None
+    """The field whose `group` was scored; None is the whole set."""
+    group: str | None
+    better: str
+    unit: str
+    task: str
+    speech: str
+    seen: bool
+    scored_with: str
+    decoding: str
+    model: str
+    data_sha256: str
+    audio_s: float
+    """Seconds of speech in the items."""
+    seconds: float
+    """Time that the answers took."""
+
+
+_SCORES = TypeAdapter(list[Score])
+
+
+def score_folder(out: Path) -> list[Score]:
+    """Score all predictions of an evaluation's folder; write `out/results.json`.
+
+    Raises ValueError for a folder that is none, and for predictions that are not of its items.
+    """
+    suite = read_suite(out)
+    scores = [row for of in suite.sets for row in score_set(of, suite, out)]
+    (out / "results.json").write_bytes(_SCORES.dump_json(scores, indent=1) + b"\n")
+    return scores
+
+
+def read_scores(path: Path) -> list[Score]:
+    """Return the rows of a `results.json`; none if there is no such file."""
+    return _SCORES.validate_json(path.read_bytes()) if path.is_file() else []
+
+
+def read_suite(out: Path) -> Suite:
+    """Return the suite that an evaluation's folder was asked. Raises ValueError."""
+    path = out / "suite.yaml"
+    if not path.is_file():
+        raise ValueError(
+            f"{out}: no suite.yaml here, so it is no evaluation; run vtb eval MODEL SUITE --out DIR"
+        )
+    return validate(Suite, yaml.safe_load(path.read_text(encoding="utf-8")), str(path))
+
+
+def score_set(of: EvalSet, suite: Suite, out: Path) -> list[Score]:
+    """Score what every system answered to a set. Raises ValueError."""
+    items = read_items(out, of.name)
+    data_sha256 = digest(items)
+    whole = [*range(len(items))]
+    found: dict[str, tuple[Score, Answers, list[Metric]]] = {}
+    for folder in sorted((out / "predictions").glob("*")):
+        path = predictions_file(out, folder.name, of.name)
+        if not path.is_file():
+            continue
+        predictions = in_order_of(items, read_predictions(path), path)
+        kind = (of.normaliser, of.merge_compounds, suite.judge, out / "judged")
+        answers = Answers(items, predictions, *kind)
+        blank = _blank(of, folder.name, answers, data_sha256)
+        found[folder.name] = blank, answers, scorer(of.scorer)(answers)
+    rows = []
+    for system, (blank, answers, metrics) in found.items():
+        for number, metric in enumerate(metrics):
+            for by, group, places in [(None, None, whole), *groups(items, of.by)]:
+                row = _filled(blank, metric, estimate(metric.of(places)), answers, places)
+                rows.append(replace(row, by=by, group=group))
+            for other, (_, _, theirs) in found.items():
+                if other != system and number < len(theirs):
+                    gap = difference(metric, theirs[number])
+                    row = _filled(blank, metric, gap, answers, whole)
+                    rows.append(replace(row, against=other))
+    return rows
+
+
+def groups(items: Sequence[Conversation], by: Sequence[str]) -> list[tuple[str, str, list[int]]]:
+    """Return each group of each field as the places of its items.
+
+    A field that all items have alike makes no groups.
+    """
+    found: list[tuple[str, str, list[int]]] = []
+    for field in by:
+        places: dict[str, list[int]] = {}
+        for place, item in enumerate(items):
+            value = item.lang if field == "lang" else item.meta.get(field)
+            if value is not None:
+                places.setdefault(str(value), []).append(place)
+        found += [(field, group, places[group]) for group in sorted(places) if len(places) > 1]
+    return found
+
+
+def in_order_of(
+    items: Sequence[Conversation], predictions: Sequence[Prediction], path: Path
+) -> list[Prediction]:
+    """Return the predictions in the items' order.
+
+    Raises ValueError if there is not just one for each item.
+    """
+    found = {prediction.id: prediction for prediction in predictions}
+    ids = [item.id for item in items]
+    if missing := [id for id in ids if id not in found]:
+        raise ValueError(
+            f"{path}: no prediction for {len(missing)} of {len(ids)} items, such as "
+            f"'{missing[0]}'; run vtb eval again, which goes on where it stopped"
+        )
+    if odd := sorted(found.keys() - set(ids)) or len(predictions) - len(found):
+        what = f"such as '{odd[0]}', which no item has" if isinstance(odd, list) else "twice"
+        raise ValueError(
+            f"{path}: ids {what}; predictions and references must be of the same items"
+        )
+    return [found[id] for id in ids]
+
+
+def _blank(of: EvalSet, system: str, answers: Answers, data_sha256: str) -> Score:
+    """Return what all rows of a system's answers to a set have in common."""
+    tasks = {item.task for item in answers.items}
+    first = answers.predictions[0]
+    return Score(
+        set=of.name,
+        system=system,
+        metric="",
+        value=0.0,
+        low=0.0,
+        high=0.0,
+        num_items=0,
+        against=None,
+        by=None,
+        group=None,
+        better="",
+        unit="",
+        task=tasks.pop() if len(tasks) == 1 else "several",
+        speech=of.speech,
+        seen=of.seen,
+        scored_with="",
+        decoding=first.decoding,
+        model=first.model,
+        data_sha256=data_sha256,
+        audio_s=0.0,
+        seconds=0.0,
+    )
+
+
+def _filled(
+    blank: Score, metric: Metric, found: Estimate, answers: Answers, places: Sequence[int]
+) -> Score:
+    predictions = [answers.predictions[place] for place in places]
+    return replace(
+        blank,
+        metric=metric.name,
+        value=found.value,
+        low=found.low,
+        high=found.high,
+        num_items=len(places),
+        better=metric.better,
+        unit=metric.unit,
+        scored_with=metric.scored_with,
+        audio_s=round(sum(p.audio_s for p in predictions), 3),
+        seconds=round(sum(p.seconds for p in predictions), 3),
+    )

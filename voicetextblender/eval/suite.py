@@ -1,0 +1,200 @@
+"""Suites: what an evaluation asks, and the items that it asks, one file of conversations a set.
+
+An item is a conversation whose last turn is the reference answer; `task` and `meta` say how it is
+scored. The items of an evaluation are written beside its predictions, so that scoring needs nothing
+else: neither the model nor the place where the data came from.
+"""
+
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+
+from voicetextblender.chat import Audio, Conversation, assistant, to_line
+from voicetextblender.config import Settings, read_yaml, validate
+from voicetextblender.data.records import Records
+from voicetextblender.eval.generators import make
+
+
+class EvalSet(Settings):
+    """One set of an evaluation: conversations whose last turn is the reference answer."""
+
+    name: Annotated[str, Field(pattern=r"^[^/\\\s][^/\\]*$")]
+    """Names its files and its rows in reports, such as `phone-prompts`."""
+
+    path: str | None = None
+    """JSONL file of conversations, or a text; in a suite file, relative to the suite's folder."""
+
+    make: str | None = None
+    """Name of the generator that makes the set, where it is no file."""
+
+    seed: NonNegativeInt = 0
+    """Seed of the generator."""
+
+    speech: Literal["real", "synthetic", "none"]
+    """Whose voice it is: the two are never added up. none: the set is typed."""
+
+    scorer: str
+    """What the answers are scored by: wer, translation, qa, choice, number, check, perplexity, …"""
+
+    normaliser: str = "basic"
+    """Form in which words are compared: basic, none, whisper-english, whisper-basic."""
+
+    merge_compounds: bool = False
+    """Whether "ice cream" and "icecream" count as the same."""
+
+    by: tuple[str, ...] = ("lang",)
+    """Groups that are scored apart: `lang`, or any field of the conversations' meta."""
+
+    limit: PositiveInt | None = None
+    """Conversations to take, evenly spaced through the file; null takes all."""
+
+    seen: bool = False
+    """Whether the model was trained on these very conversations."""
+
+    max_new_tokens: PositiveInt = 128
+    """Longest answer, in tokens."""
+
+    systems: tuple[str, ...] | None = None
+    """Who answers: ours, typed, base, llm, cascade, whisper; null takes those that make sense."""
+
+    @model_validator(mode="after")
+    def _is_a_file_or_made(self) -> Self:
+        if (self.path is None) == (self.make is None):
+            raise ValueError(f"set '{self.name}' must have either 'path' or 'make'")
+        return self
+
+
+class Suite(Settings):
+    """What an evaluation asks."""
+
+    name: str
+    """Name in the report."""
+
+    sets: tuple[EvalSet, ...] = ()
+    """The sets of conversations."""
+
+    judge: str | None = None
+    """Who judges open answers: `http://host/v1#MODEL`, or a part such as qwen2.5-0.5b."""
+
+    asr: str = "whisper-base"
+    """The speech recogniser that is compared with, and that the cascade begins with."""
+
+    tokens_per_batch: PositiveInt = 4096
+    """Positions that are answered together: prompts and answers, audio and text."""
+
+    @model_validator(mode="after")
+    def _set_names_differ(self) -> Self:
+        names = [one.name for one in self.sets]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"sets name '{twice[0]}' twice; each set needs its own name")
+        return self
+
+
+def load_suite(path: str | Path) -> Suite:
+    """Read a suite; its paths become absolute. Raises ValueError that names file and key."""
+    path = Path(path)
+    suite = validate(Suite, read_yaml(path, "suite", "'name' and 'sets'"), str(path))
+    folder = path.parent.absolute()
+    sets = tuple(
+        one if one.path is None else one.model_copy(update={"path": str(folder / one.path)})
+        for one in suite.sets
+    )
+    return suite.model_copy(update={"sets": sets})
+
+
+def write_items(of: EvalSet, out: Path) -> list[Conversation]:
+    """Write a set's items to `out/items/SET.jsonl`, and return them as they are read back.
+
+    Of a text file (`.txt`) every line is an item: an answer to nothing, for its perplexity. Raises
+    ValueError for an item without a reference answer, or an id that is there twice.
+    """
+    folder = out / "items"
+    folder.mkdir(parents=True, exist_ok=True)
+    items: dict[str, str] = {}
+    source = source_file(of, out)
+    records = Records(str(source))
+    number = min(len(records), of.limit or len(records))
+    for place in range(number):
+        item = records[place * len(records) // number]
+        where = f"{source}: conversation '{item.id}'"
+        if item.messages[-1].role != "assistant":
+            raise ValueError(
+                f"{where} ends with a turn of the {item.messages[-1].role}; "
+                f"an item of an evaluation must end with the reference answer"
+            )
+        if item.id in items:
+            raise ValueError(f"{where} is there twice; give each conversation its own id")
+        items[item.id] = to_line(_placed(item, lambda path: os.path.relpath(path, folder)))
+    path = folder / f"{of.name}.jsonl"
+    path.write_text("".join(line + "\n" for line in items.values()), encoding="utf-8")
+    return read_items(out, of.name)
+
+
+def read_items(out: Path, name: str) -> list[Conversation]:
+    """Return the items of a set that was asked. Raises ValueError if there are none."""
+    records = Records(str(out / "items" / f"{name}.jsonl"))
+    return [records[place] for place in range(len(records))]
+
+
+def source_file(of: EvalSet, out: Path) -> Path:
+    """Return a set's file of conversations, made if need be. Raises ValueError."""
+    path = out / "made" / of.name / "items.jsonl"
+    if of.path is None:
+        assert of.make is not None
+        if not path.is_file():
+            make(of.make, path.parent, of.seed)
+    elif of.path.endswith(".txt"):
+        lines = Path(of.path).read_text(encoding="utf-8").split("\n")
+        passages = [line.strip() for line in lines if line.strip()]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(
+            "".join(
+                to_line(Conversation(f"passage-{n}", (assistant(text),))) + "\n"
+                for n, text in enumerate(passages, start=1)
+            ),
+            encoding="utf-8",
+        )
+    else:
+        return Path(of.path)
+    return path
+
+
+def question(item: Conversation) -> Conversation:
+    """Return an item without its reference answer."""
+    return replace(item, messages=item.messages[:-1])
+
+
+def reference(item: Conversation) -> str:
+    """Return an item's reference answer."""
+    return "".join(part.text or "" for part in item.messages[-1].parts)
+
+
+def digest(items: Sequence[Conversation]) -> str:
+    """Return the SHA-256 of items, which does not depend on the folder that their clips are in."""
+    lines = sorted(to_line(without_folders(item)) for item in items)
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def without_folders(item: Conversation) -> Conversation:
+    """Return an item whose clips are named by their file alone."""
+    return _placed(item, os.path.basename)
+
+
+def _placed(item: Conversation, place: Callable[[str], str]) -> Conversation:
+    """Give every clip the path that `place` makes of its own."""
+    turns = tuple(
+        replace(
+            turn,
+            parts=tuple(
+                replace(part, audio=place(part.audio)) if isinstance(part, Audio) else part
+                for part in turn.parts
+            ),
+        )
+        for turn in item.messages
+    )
+    return replace(item, messages=turns)

@@ -1,0 +1,179 @@
+"""Systems: what answers the items, our model and what it is compared with.
+
+`ours` hears the clips. `typed` is the same model, given what is said in them in writing. `base` is
+the LLM alone (the voice off), given the same, and `llm` that LLM loaded afresh. `whisper` is a
+speech recogniser with a decoder of its own, and `cascade` is that recogniser, then the same LLM:
+what ours has to be better than.
+
+Shapes: N tokens, V size of the vocabulary.
+"""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+
+import torch
+from torch.nn.functional import log_softmax
+
+from voicetextblender.batch import IGNORE, Sample, collate
+from voicetextblender.chat import Conversation, assistant
+from voicetextblender.data.records import load_clips
+from voicetextblender.eval.predict import Measure, Measured, System, choices
+from voicetextblender.eval.retention import divergence, perplexity, untouched_llm
+from voicetextblender.eval.suite import EvalSet, question
+from voicetextblender.model.generate import Decoding, answers
+from voicetextblender.model.modeling import SpeechLM
+from voicetextblender.model.processing import SpeechLMProcessor
+from voicetextblender.synth.check import load_recogniser
+
+Rewrite = Callable[[Sequence[Conversation]], Sequence[Conversation]]
+"""Gives conversations another form, such as clips as text."""
+
+
+_ASKED = {
+    "wer": ("ours", "whisper"),
+    "perplexity": ("llm", "base", "ours"),
+    "kl": ("ours",),
+}
+
+
+def systems(model: SpeechLM, processor: SpeechLMProcessor, asr: str) -> dict[str, System]:
+    """Return every system by name; `asr` is loaded when it is first asked.
+
+    Raises ValueError for a model in training mode.
+    """
+    if model.training:
+        raise ValueError("the model is in training mode, with dropout; call model.eval() first")
+    name, text = describe(model), f"{model.config.model.llm}, {_dtype(model)}"
+    parts = (model, processor)
+    made = (
+        _speech_system("ours", name, *parts, list),
+        _speech_system("typed", f"{name}, typed", *parts, _typed),
+        _speech_system("base", text, *parts, _typed, model.voice_off),
+        _speech_system("cascade", f"{asr} → {text}", *parts, _write_down(asr), model.voice_off),
+        _whisper_system(asr),
+        untouched_llm(model, processor),
+    )
+    return {system.name: system for system in made}
+
+
+def asked_of(of: EvalSet) -> tuple[str, ...]:
+    """Return the names of the systems that a set is asked of, where it does not say so itself."""
+    if of.systems is not None:
+        return of.systems
+    if of.scorer in _ASKED:
+        return _ASKED[of.scorer]
+    return ("base", "ours") if of.speech == "none" else ("ours", "typed", "cascade", "base")
+
+
+def describe(model: SpeechLM) -> str:
+    """Return the names of a model's parts and a digest of all that is trained in it."""
+    digest = hashlib.sha256()
+    for parameters in model.trained_parts().values():
+        for parameter in parameters:
+            digest.update(parameter.detach().float().cpu().numpy().tobytes())
+    settings = model.config.model
+    parts = f"{settings.encoder} + {settings.llm}, {_dtype(model)}"
+    return f"{parts}, sha256 {digest.hexdigest()[:12]}"
+
+
+def choice_log_probs(
+    model: SpeechLM, processor: SpeechLMProcessor, items: Sequence[Conversation]
+) -> list[list[float]]:
+    """Return the log-probability of each of an item's choices as the whole of the last turn."""
+    asked = [
+        replace(question(item), messages=(*question(item).messages, assistant(choice)))
+        for item in items
+        for choice in choices(item)
+    ]
+    samples = [processor.encode(one, load_clips(one)) for one in asked]
+    found = iter(log_probs(model, processor, samples))
+    return [[next(found) for _ in choices(item)] for item in items]
+
+
+def log_probs(
+    model: SpeechLM, processor: SpeechLMProcessor, samples: Sequence[Sample]
+) -> list[float]:
+    """Return the log-probability of each conversation's answers, all read in one packed row."""
+    with torch.inference_mode():
+        batch = collate(samples, processor.num_mel_bins).to(model.device)
+        features = batch.features if batch.clip_lens else None
+        logits = model(
+            batch.input_ids[None],
+            position_ids=batch.position_ids[None],
+            input_features=features,
+            clip_lens=batch.clip_lens,
+            seq_lens=batch.seq_lens,
+        ).logits[0]  # (N, V)
+        asked = batch.labels != IGNORE
+        each = torch.zeros(len(batch.labels), device=logits.device)
+        chosen = log_softmax(logits[asked].float(), -1).gather(1, batch.labels[asked, None])
+        each[asked] = chosen.squeeze(1)
+        return [row.sum().item() for row in each.split(batch.seq_lens)]
+
+
+def _speech_system(
+    name: str,
+    says: str,
+    model: SpeechLM,
+    processor: SpeechLMProcessor,
+    rewrite: Rewrite,
+    mode: Callable[[], AbstractContextManager] = nullcontext,
+) -> System:
+    """Return our model as a system, which reads what `rewrite` makes of the items, in a mode."""
+
+    def answer(asked: Sequence[Conversation], max_new_tokens: int) -> list[str]:
+        samples = [processor.encode(c, load_clips(c), purpose="answer") for c in rewrite(asked)]
+        with mode():
+            return answers(model, processor, samples, Decoding(max_new_tokens))
+
+    def choose(items: Sequence[Conversation]) -> list[Measured]:
+        with mode():
+            found = choice_log_probs(model, processor, rewrite(items))
+        likeliest = [choices(i)[row.index(max(row))] for i, row in zip(items, found, strict=True)]
+        return list(map(Measured, found, likeliest))
+
+    measures: dict[str, Measure] = {"choice": choose}
+    if name in ("ours", "base"):
+        measures["perplexity"] = lambda items: perplexity(model, processor, items, mode)
+    if name == "ours":
+        measures["kl"] = lambda items: divergence(model, processor, items)
+    return System(name, says, "greedy", answer, measures)
+
+
+def _whisper_system(part: str) -> System:
+    def answer(asked: Sequence[Conversation], max_new_tokens: int) -> list[str]:
+        return [" ".join(heard) for heard in _heard(part, asked)]
+
+    return System("whisper", part, "greedy, language given where known", answer)
+
+
+def _heard(part: str, asked: Sequence[Conversation]) -> list[list[str]]:
+    """Return what a recogniser hears in each of the conversations' clips."""
+    clips = [(c.lang, samples) for c in asked for samples in load_clips(c)]
+    heard = [""] * len(clips)
+    for lang in dict.fromkeys(lang for lang, _ in clips):
+        places = [place for place, (of, _) in enumerate(clips) if of == lang]
+        texts = load_recogniser(part).recognise([clips[place][1] for place in places], lang)
+        for place, text in zip(places, texts, strict=True):
+            heard[place] = text
+    found = iter(heard)
+    return [[next(found) for _ in c.clips] for c in asked]
+
+
+def _write_down(part: str) -> Rewrite:
+    """Return what puts a recogniser's words in the place of the clips."""
+
+    def rewrite(asked: Sequence[Conversation]) -> list[Conversation]:
+        return [c.written(texts) for c, texts in zip(asked, _heard(part, asked), strict=True)]
+
+    return rewrite
+
+
+def _typed(asked: Sequence[Conversation]) -> list[Conversation]:
+    return [conversation.typed() for conversation in asked]
+
+
+def _dtype(model: SpeechLM) -> str:
+    return str(model.dtype).removeprefix("torch.")
