@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from voicetextblender.config import load_recipe
-from voicetextblender.eval.asr import EvalSet, evaluate_asr, whisper_asr
-from voicetextblender.eval.old_retention import retention
 from voicetextblender.eval.report import write_report
+from voicetextblender.eval.run import evaluate
+from voicetextblender.eval.suite import load_suite
 from voicetextblender.model.modeling import SpeechLM
 from voicetextblender.model.processing import SpeechLMProcessor
 from voicetextblender.progress import progress_bar
@@ -20,11 +20,6 @@ from voicetextblender.synth.asr import SpokenSentences, read_sentences, speak
 from voicetextblender.train.loop import one_line, train
 
 RUN = Path("runs/demo")
-SETS = (
-    EvalSet("spoken, new sentences", RUN / "held-out/shard-00000.jsonl", "synthetic"),
-    EvalSet("phone prompts, trained on", Path("data/asterisk/train.jsonl"), "real", True, 40),
-    EvalSet("phone prompts, new", Path("data/asterisk/test.jsonl"), "real"),
-)
 
 
 def main() -> None:
@@ -41,10 +36,13 @@ def main() -> None:
             pass
 
     processor = SpeechLMProcessor.from_parts(recipe.model)
-    with step("2/5 before training: what it hears"):
+    suite = load_suite("suites/demo.yaml")
+    with step("2/5 before training: what it hears") as advance:
         model = SpeechLM.from_parts(recipe.model, processor.audio_token_id).eval()
-        few = [EvalSet(s.name, s.path, s.speech, s.seen, limit=8) for s in SETS]
-        evaluate_asr(model, processor, few, RUN / "eval/before", max_new_tokens=40)
+        short = {"limit": 8, "max_new_tokens": 40}
+        few = tuple(s.model_copy(update=short) for s in suite.sets if s.scorer == "wer")
+        before = suite.model_copy(update={"sets": few})
+        evaluate(model, processor, before, RUN / "eval/before", only=["ours"], report=advance)
 
     with step("3/5 joint speech-text training") as advance:
         folder = train(
@@ -52,19 +50,19 @@ def main() -> None:
             report=lambda line: advance(line["step"] / recipe.train.steps, one_line(line)),
         )
 
-    with step("4/5 after training: what it hears, what it kept"):
+    with step("4/5 after training: what it hears, what it kept") as advance:
         model = SpeechLM.from_pretrained(folder)
-        heard = evaluate_asr(model, processor, SETS, RUN / "eval/after")
-        whisper_asr(SETS, RUN / "eval/whisper")
-        kept = retention(model, processor, text / "perplexity.en.txt", RUN / "eval/retention.json")
+        scores = evaluate(model, processor, suite, RUN / "eval", report=advance)
 
     with step("5/5 the report"):
         report = write_report(RUN)
 
     print(f"\nDone in {(time.perf_counter() - began) / 60:.1f} minutes.")
-    for name, result in heard.items():
-        print(f"  word error rate, {name}: {100 * result.overall.wer:.1f} %")
-    print(f"  text perplexity: {kept.base_perplexity:.2f} before, {kept.ours_perplexity:.2f} after")
+    for row in scores:
+        if row.system == "ours" and row.by is None and row.metric == "wer" and not row.against:
+            print(f"  word error rate, {row.set}: {100 * row.value:.1f} %")
+        if row.metric == "perplexity" and row.by is None and not row.against:
+            print(f"  text perplexity, {row.system}: {row.value:.2f}")
     print(
         f"\nThe report: {report}\nTry next:\n"
         f"  .venv/bin/vtb transcribe data/asterisk/clips/en/*.opus\n"

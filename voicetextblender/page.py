@@ -142,6 +142,9 @@ p { margin: 0 0 12px; max-width: 76ch; }
 .tile .under { font-size: 13px; color: var(--soft); }
 .chip { display: inline-block; font-size: 12px; line-height: 18px; padding: 0 7px;
   border-radius: 9px; background: var(--soft-fill); color: var(--ink); white-space: nowrap; }
+.chip.alarm { background: var(--wrong); color: var(--bad); font-weight: 600; }
+.chip.kept, .chip.better { background: var(--good-soft); color: var(--good); }
+.range.good { color: var(--good); } .range.bad { color: var(--bad); }
 .chip.real { background: var(--good-soft); color: var(--good); font-weight: 600; }
 .chip.synthetic { outline: 1px dashed var(--soft); outline-offset: -1px; background: none; }
 .scroll { overflow-x: auto; background: var(--card); border: 1px solid var(--line);

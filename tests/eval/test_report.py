@@ -1,17 +1,24 @@
 import json
+import math
+import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
+import yaml
 
 from voicetextblender import audio
 from voicetextblender.chat import Audio, Conversation, assistant, to_line, user
 from voicetextblender.config import Recipe, dump_recipe
-from voicetextblender.eval import asr
 from voicetextblender.eval.charts import line_chart, ticks
-from voicetextblender.eval.listen import differences, drawn_by_lot
-from voicetextblender.eval.old_retention import Retention, TextAnswer
+from voicetextblender.eval.listen import differences, drawn_by_lot, heard
+from voicetextblender.eval.predict import Measured, System, predict
 from voicetextblender.eval.report import write_report
+from voicetextblender.eval.results import read_run
+from voicetextblender.eval.scores import score_folder
+from voicetextblender.eval.suite import EvalSet, Suite, write_items
 from voicetextblender.page import join
 
 HOSTILE = '<script>alert("x")</script> & <img src=x>'
@@ -61,6 +68,37 @@ def log_line(step: int) -> dict:
     }
 
 
+ANSWERS = {
+    "ours": "one two",
+    "whisper": HOSTILE,
+    "typed": "one two three",
+    "cascade": "",
+    "base": "",
+}
+
+
+def ask(folder: Path, sets: Sequence[EvalSet], answers: dict[str, str]) -> None:
+    """Write an evaluation's folder in which every system answers everything alike."""
+    for of in sets:
+        for system, words in answers.items():
+            if of.scorer == "perplexity":
+                sums, logits = (
+                    [30.0 + (system == "ours"), 10.0],
+                    "off" if system != "ours" else "on",
+                )
+                measured = [Measured(sums, logits)]
+                made = System(
+                    system, system, "", None, {"perplexity": lambda b, m=measured: m * len(b)}
+                )
+            else:
+                made = System(system, system, "g", lambda batch, _, w=words: [w] * len(batch))
+            write_items(of, folder)
+            predict(made, of, folder, 4096)
+    suite = Suite(name="mine", sets=tuple(sets))
+    (folder / "suite.yaml").write_text(yaml.safe_dump(suite.model_dump(mode="json")))
+    score_folder(folder)
+
+
 @pytest.fixture
 def run(tmp_path, sound):
     """A run's folder with everything in it; in its texts, all that could go wrong."""
@@ -70,15 +108,25 @@ def run(tmp_path, sound):
         audio.save(tmp_path / f"{n}.opus", sound(0.3, n))
         said = f"one two {HOSTILE}" if n == 1 else "one two three"
         clip = Audio(f"{n}.opus", duration=0.3, text=said)
-        talks.append(Conversation(f"c{n}", (user("Say:", clip), assistant(said)), "asr", lang))
+        meta = {"speaker": HOSTILE if n % 2 else "him"}
+        talks.append(Conversation(f"c{n}", (user("Say:", clip), assistant(said)), "a", lang, meta))
     (tmp_path / "calls.jsonl").write_text("\n".join(map(to_line, talks)))
-    sets = [asr.EvalSet("calls", tmp_path / "calls.jsonl", "real")]
-    sets.append(replace(sets[0], name="old-calls", seen=True, speech="synthetic"))
-    for part, words in (("before", "x " * 9), ("after", "one two"), ("whisper", HOSTILE)):
-        said = [words]
-        asr.transcribe_sets(lambda b, s=said: s * len(b), sets, folder / "eval" / part, part, "g")
-    kept = Retention("llm", 20.0, 20.0, 21.0, True, 99, (TextAnswer("q?", HOSTILE, "a"),), "m", "d")
-    (folder / "eval/retention.json").write_bytes(asr.TypeAdapter(Retention).dump_json(kept))
+    many = [replace(talk, id=f"{n}-{talk.id}") for n in range(5) for talk in talks]
+    (tmp_path / "many.jsonl").write_text("\n".join(map(to_line, many)))
+    (tmp_path / "text.txt").write_text(f"{HOSTILE}\nA passage.\n")
+    calls, text = str(tmp_path / "calls.jsonl"), str(tmp_path / "text.txt")
+    heard = EvalSet(name="calls", path=calls, speech="real", scorer="wer")
+    old = {"name": "old-calls", "seen": True, "speech": "synthetic"}
+    by = {"name": "asked", "scorer": "qa", "by": ("speaker",), "path": str(tmp_path / "many.jsonl")}
+    sets = [heard, heard.model_copy(update=old), heard.model_copy(update=by)]
+    typed = EvalSet(name="typed", path=calls, speech="none", scorer="qa")
+    ask(folder / "eval/before", sets[:2], {"ours": "x " * 9})
+    ask(folder / "eval", [*sets, typed], ANSWERS)
+    plain = EvalSet(name="text", path=text, speech="none", scorer="perplexity")
+    ask(folder / "eval", [plain], {"base": "", "llm": "", "ours": ""})
+    suite = Suite(name="mine", sets=(*sets, typed, plain))
+    (folder / "eval/suite.yaml").write_text(yaml.safe_dump(suite.model_dump(mode="json")))
+    score_folder(folder / "eval")
     sources = [
         {"name": "speech", "path": str(tmp_path / "calls.jsonl"), "weight": 3},
         {"name": HOSTILE, "path": str(tmp_path / "gone.jsonl"), "weight": 1},
@@ -98,7 +146,7 @@ def read(run) -> Reader:
 
 def test_the_report_is_one_file_of_balanced_markup(run):
     page = read(run)
-    assert page.tags.count("audio") == 8
+    assert page.tags.count("audio") == 12 + 4
     assert all(source.startswith("data:audio/ogg;codecs=opus;base64,") for source in page.sources)
     assert page.tags.count("svg") > 6
 
@@ -113,7 +161,20 @@ def test_every_number_stands_beside_whispers_and_the_one_before(run):
     page = read(run)
     for words in ("calls", "old-calls", "real", "synthetic", "held out", "in training", "Italian"):
         assert words in page.text
-    assert "+5.0" in page.text and "identical" in page.text
+    assert f"{100 * (math.exp(0.1) - 1):+.1f}" in page.text and "identical" in page.text
+    assert "Alarm: it lost some of what the LLM could do on text." in page.text
+
+
+def test_speech_stands_beside_its_typed_twin_and_the_cascade_with_the_gaps(run):
+    page = read(run)
+    assert "Cascade" in page.text and "This model, typed to" in page.text
+    assert "−20.0 (−20.0 to −20.0)" in page.text  # F1 of two words in three, against all three
+
+
+def test_the_largest_gap_between_groups_is_named(run):
+    page = read(run)
+    assert "asked: exact match by speaker" in page.text
+    assert f"Largest gap, {HOSTILE} against him" in page.text
     assert "normaliser basic-1" in page.text
 
 
@@ -133,12 +194,11 @@ def test_two_reports_of_one_run_are_the_same(run):
         "recipe.yaml",
         "log.jsonl",
         "model/provenance.json",
-        "eval/before.json",
-        "eval/after.json",
-        "eval/whisper.json",
-        "eval/retention.json",
-        "eval/after/calls.jsonl",
-        "eval/whisper/calls.jsonl",
+        "eval/before/results.json",
+        "eval/results.json",
+        "eval/items/calls.jsonl",
+        "eval/predictions/ours/calls.jsonl",
+        "eval/predictions/llm/text.jsonl",
         "../0.opus",
     ],
 )
@@ -147,22 +207,10 @@ def test_what_is_missing_is_left_out(run, missing):
     read(run)
 
 
-def test_the_report_of_one_part_alone_is_a_report(run, tmp_path):
-    for part in ("log.jsonl", "eval/after.json", "eval/retention.json"):
-        alone = tmp_path / "alone" / part
-        alone.parent.mkdir(parents=True, exist_ok=True)
-        alone.write_bytes((run / part).read_bytes())
-        read(tmp_path / "alone")
-        alone.unlink()
-
-
-def test_scores_of_data_that_changed_in_between_are_not_passed_off_as_comparable(run):
-    assert "must not be compared" not in read(run).text
-    path = run / "eval/whisper.json"
-    results = json.loads(path.read_text())
-    results["calls"]["data_sha256"] = "other"
-    path.write_text(json.dumps(results))
-    assert "The data of calls changed between these measurements" in read(run).text
+def test_an_evaluation_has_a_report_of_its_own(run, tmp_path):
+    shutil.copytree(run / "eval", tmp_path / "alone")
+    assert "How it learned" not in read(tmp_path / "alone").text
+    assert "How it learned" in read(run / "eval").text
 
 
 def test_an_empty_folder_is_no_run(tmp_path):
@@ -178,10 +226,10 @@ def test_differences_mark_what_is_wrong_and_strike_what_is_missing():
 
 
 def test_the_lot_gives_every_set_and_language_its_place(run):
-    predictions = asr.read_predictions(run / "eval/after/calls.jsonl")
-    drawn = drawn_by_lot(predictions, 3)
-    assert {prediction.lang for prediction in drawn} == {"en", "it", "xx"}
-    assert drawn == drawn_by_lot(predictions, 3)
+    found = [one for one in heard(read_run(run)) if one.of.set == "calls"]
+    drawn = drawn_by_lot(found, 3)
+    assert {one.item.lang for one in drawn} == {"en", "it", "xx"}
+    assert drawn == drawn_by_lot(found, 3)
 
 
 @pytest.mark.parametrize(

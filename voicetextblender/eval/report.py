@@ -1,57 +1,57 @@
-"""The report: one HTML file that says what a run learned to hear and what it kept."""
+"""The report: one HTML file that says what a model learned to hear and what it kept."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from voicetextblender.config import dump_recipe
-from voicetextblender.eval.asr import Score
-from voicetextblender.eval.charts import (
-    colour,
-    interval_axis,
-    interval_chart,
-    legend,
-    line_chart,
-    pair_of_bars,
-)
-from voicetextblender.eval.listen import chips, examples
-from voicetextblender.eval.old_retention import Retention
+from voicetextblender.eval.charts import colour, legend, line_chart, pair_of_bars
+from voicetextblender.eval.listen import answers, chips, examples, worst
 from voicetextblender.eval.results import Run, read_run, source_facts
+from voicetextblender.eval.tables import (
+    METRICS,
+    NAMES,
+    NONE,
+    hearing,
+    interval,
+    keeping,
+    serving,
+    shown,
+    understanding,
+)
 from voicetextblender.page import Html, details, join, page, section, table, tag
-from voicetextblender.text import LANGUAGES
 
-FEWEST = 5
-"""Clips below which no interval is shown: so few hardly differ from one drawing to the next."""
-NONE = "–"
-OURS, WHISPER, BEFORE = "this model", "Whisper's decoder", "before training"
-COLOURS = {OURS: "var(--ours)", WHISPER: "var(--theirs)", BEFORE: "var(--before)"}
+_MOST_TILES = 8
 
 
-def write_report(run: Path) -> Path:
-    """Write `run/report.html` from the files of the run, and return its path.
+def write_report(folder: Path) -> Path:
+    """Write `report.html` to the folder of a run or of an evaluation, and return its path.
 
     Raises ValueError if the folder holds nothing to report.
     """
-    found = read_run(run)
-    if not (found.log or found.sets or found.retention):
+    found = read_run(folder)
+    if not (found.log or found.scores):
         raise ValueError(
-            f"{run}: no log.jsonl and no eval/*.json here, so there is nothing to report; "
+            f"{folder}: no log.jsonl and no results.json here, so there is nothing to report; "
             f"name the folder of a run that was trained or evaluated"
         )
-    path = run / "report.html"
+    path = folder / "report.html"
     path.write_text(render(found), encoding="utf-8")
     return path
 
 
 def render(run: Run) -> Html:
     """Return the whole report."""
-    name = run.folder.resolve().name
     return page(
-        f"{name}: what it hears and what it kept",
-        header(name, run),
+        f"{run.name}: what it hears and what it kept",
+        header(run),
         tiles(run),
         hearing(run),
+        understanding(run),
+        serving(run),
+        keeping(run),
+        answers(run),
         examples(run),
-        keeping(run.retention),
+        worst(run),
         learning(run),
         blend(run),
         speed(run),
@@ -59,8 +59,8 @@ def render(run: Run) -> Html:
     )
 
 
-def header(name: str, run: Run) -> Html:
-    """Say in three sentences what the run came to."""
+def header(run: Run) -> Html:
+    """Say in a few sentences what the run came to."""
     facts = []
     if run.recipe is not None:
         facts.append(f"{run.recipe.model.llm} hears through {run.recipe.model.encoder}")
@@ -69,8 +69,8 @@ def header(name: str, run: Run) -> Html:
         facts.append(f"{run.log[-1]['step']:,} steps in {duration(seconds)}")
     return join(
         (
-            tag("div", "voicetextblender · report of a run", class_="eyebrow"),
-            tag("h1", name),
+            tag("div", "voicetextblender · report", class_="eyebrow"),
+            tag("h1", run.name),
             tag("p", " · ".join(facts), class_="lead"),
             tag("p", " ".join(verdict(run)), class_="verdict"),
         )
@@ -80,52 +80,60 @@ def header(name: str, run: Run) -> Html:
 def verdict(run: Run) -> list[str]:
     """Return the sentences that matter most, for what was measured."""
     sentences = []
-    for name, result in run.sets.items():
-        if result.seen or name not in run.after:
+    for of in run.sets("real", "synthetic").values():
+        ours = run.row(of, "ours")
+        if of.seen or ours is None or of.metric != "wer":
             continue
-        low, high = run.after[name].overall.interval
         sentence = (
-            f"{result.speech.capitalize()} speech that it never heard before: "
-            f"{100 * run.after[name].overall.wer:.0f} errors per 100 words "
-            f"(95 % interval {100 * low:.0f} to {100 * high:.0f})"
+            f"{of.speech.capitalize()} speech that it never heard before ({of.set}): "
+            f"{100 * ours.value:.0f} errors per 100 words "
+            f"(95 % interval {100 * ours.low:.0f} to {100 * ours.high:.0f})"
         )
-        if name in run.whisper:
-            sentence += f"; Whisper's own decoder makes {100 * run.whisper[name].overall.wer:.0f}"
+        if (whisper := run.row(of, "whisper")) is not None:
+            sentence += f"; Whisper's own decoder makes {100 * whisper.value:.0f}"
         sentences.append(sentence + ".")
-    if run.retention is not None:
-        change = run.retention.ours_perplexity / run.retention.base_perplexity - 1
-        is_same = "is" if run.retention.is_identical else "is not"
-        sentences.append(
-            f"Its perplexity on plain text moved by {100 * change:+.1f} %; with the voice off it "
-            f"{is_same} the LLM that it began as, bit for bit."
-        )
+    for of in run.sets("none").values():
+        base, change = run.row(of, "base"), run.row(of, "ours", against="base")
+        same = run.is_identical(of.set)
+        if of.metric == "perplexity" and base is not None and change is not None:
+            sentences.append(
+                f"Its perplexity on plain text moved by {100 * change.value / base.value:+.1f} %; "
+                f"with the voice off it {'is' if same else 'is not'} the LLM that it began as, "
+                f"bit for bit."
+            )
+    alarms = [row for row in run.scores if row.verdict == "alarm"]
+    if alarms:
+        names = ", ".join(dict.fromkeys(row.set for row in alarms))
+        sentences.append(f"Alarm: it lost some of what the LLM could do on {names}.")
     return sentences
 
 
 def tiles(run: Run) -> Html:
     """Show the headline numbers."""
-    shown = []
-    for name, result in run.sets.items():
-        if name not in run.after:
+    tiled = []
+    for of in run.sets("real", "synthetic").values():
+        ours = run.row(of, "ours")
+        if ours is None:
             continue
-        score = run.after[name].overall
-        under = [f"{interval(score)} · {score.num_clips} clips"]
-        if name in run.whisper:
-            under.append(f"Whisper {percent(run.whisper[name].overall.wer)} %")
-        if name in run.before:
-            before = run.before[name].overall
-            on = f" on {before.num_clips}" if before.num_clips != score.num_clips else ""
-            under.append(f"before {percent(before.wer)} %{on}")
-        label = join((tag("span", name), " ", chips(result)))
-        shown.append(tile(label, percent(score.wer), "% WER", under))
-    if (kept := run.retention) is not None:
-        change = 100 * (kept.ours_perplexity / kept.base_perplexity - 1)
-        under = [f"{kept.base_perplexity:.2f} before, {kept.ours_perplexity:.2f} after"]
-        shown.append(tile("Perplexity of plain text, voice on", f"{change:+.1f}", "%", under))
-        under = ["its logits are the base LLM's" if kept.is_identical else "not the base LLM's"]
-        answer = "identical" if kept.is_identical else "differs"
-        shown.append(tile("Voice off against the base LLM, bit by bit", answer, "", under))
-    return tag("div", *shown, class_="tiles")
+        under = [f"{interval(ours)} · {ours.num_items} items"]
+        for system in ("whisper", "cascade", "before"):
+            if (row := run.row(of, system)) is not None:
+                on = f" on {row.num_items}" if row.num_items != ours.num_items else ""
+                under.append(f"{NAMES[system]} {shown(row.value, row.unit)} {row.unit}{on}")
+        name = "WER" if of.metric == "wer" else METRICS.get(of.metric, of.metric)
+        label = join((tag("span", of.set), " ", chips(of)))
+        tiled.append(tile(label, shown(ours.value, ours.unit), f"{ours.unit} {name}", under))
+    for of in run.sets("none").values():
+        base, change = run.row(of, "base"), run.row(of, "ours", against="base")
+        if of.metric == "perplexity" and base is not None and change is not None:
+            under = [f"{base.value:.2f} before, {base.value + change.value:.2f} after"]
+            number = f"{100 * change.value / base.value:+.1f}"
+            tiled.append(tile("Perplexity of plain text, voice on", number, "%", under))
+            if (same := run.is_identical(of.set)) is not None:
+                under = ["its logits are the base LLM's" if same else "not the base LLM's"]
+                answer = "identical" if same else "differs"
+                tiled.append(tile("Voice off against the base LLM, bit by bit", answer, "", under))
+    return tag("div", *tiled[:_MOST_TILES], class_="tiles")
 
 
 def tile(name: str, number: str, unit: str, under: Sequence[str]) -> Html:
@@ -136,123 +144,6 @@ def tile(name: str, number: str, unit: str, under: Sequence[str]) -> Html:
         tag("div", number, " ", tag("span", unit, class_="unit"), class_="big"),
         *[tag("div", line, class_="under") for line in under],
         class_="tile",
-    )
-
-
-def hearing(run: Run) -> Html:
-    """Show word error rates by set and language, before and after, beside Whisper's own."""
-    if not run.sets:
-        return Html("")
-    parts = {OURS: run.after, WHISPER: run.whisper, BEFORE: run.before}
-    highest = max(
-        (r.overall.interval[1] for p in (OURS, WHISPER) for r in parts[p].values()), default=1.0
-    )
-    limit = 0.5 if highest <= 0.4 else 1.0
-    rows = []
-    for name, result in run.sets.items():
-        label: Html = join((tag("b", name), " ", chips(result)))
-        by_part = {part: results.get(name) for part, results in parts.items()}
-        if len(result.by_lang) > 1:
-            whole = {part: found and found.overall for part, found in by_part.items()}
-            rows.append((label, tag("b", "all"), *rates(whole, limit)))
-            label = Html("")
-        for lang in result.by_lang:
-            of_lang = {part: found and found.by_lang.get(lang) for part, found in by_part.items()}
-            rows.append((label, LANGUAGES.get(lang, lang), *rates(of_lang, limit)))
-    keys = {name: COLOURS[name] for name in (OURS, WHISPER)}
-    changed = [
-        name
-        for name in run.sets
-        if len({of[name].data_sha256 for of in parts.values() if name in of}) > 1
-    ]
-    warning = (
-        f"The data of {', '.join(changed)} changed between these measurements, so they must not "
-        f"be compared; evaluate again."
-    )
-    head = (
-        *("Speech", "Language", join(("errors per 100 words", interval_axis(limit)))),
-        *("This model", "Whisper", "Before", "Clips"),
-    )
-    return section(
-        "What it hears",
-        "Word error rate, in percent: words wrong, missing or too many for each 100 words said. "
-        "Lower is better.",
-        legend(keys),
-        table(head, rows, text_columns=3),
-        tag("p", warning, class_="warning") if changed else Html(""),
-        tag(
-            "p",
-            "The line through a dot and the numbers under a rate are the 95 % interval: what the "
-            "rate might have been with other clips like these; none is shown for fewer than "
-            f"{FEWEST} clips. “Whisper” is the encoder's own "
-            "decoder, told the language. Case and punctuation are not compared; digits and number "
-            "words are not the same.",
-            class_="note",
-        ),
-    )
-
-
-def rates(scores: Mapping[str, Score | None], limit: float) -> list[str]:
-    """Return the cells of a row of scores: chart, this model, Whisper, before, clips."""
-    marks = [
-        (score.wer, score.interval if is_enough(score) else (score.wer, score.wer), COLOURS[part])
-        for part, score in scores.items()
-        if score is not None and part != BEFORE
-    ]
-    num_clips = max(score.num_clips for score in scores.values() if score is not None)
-    cells = [interval_chart(marks, limit)]
-    for score in scores.values():
-        if score is None:
-            cells.append(Html(NONE))
-            continue
-        notes = [interval(score)]
-        if is_enough(score) and score.num_clips != num_clips:
-            notes.append(f"{score.num_clips} clips")
-        ranges = [tag("span", note, class_="range") for note in notes]
-        cells.append(join((tag("b", percent(score.wer)), *ranges)))
-    return [*cells, str(num_clips)]
-
-
-def keeping(kept: Retention | None) -> Html:
-    """Show what the LLM still knows of text."""
-    if kept is None:
-        return Html("")
-    rows = [
-        (
-            join((tag("b", name), " ", note)),
-            f"{value:.3f}",
-            f"{100 * (value / kept.base_perplexity - 1):+.2f} %" if value_is_ours else NONE,
-        )
-        for name, note, value, value_is_ours in (
-            (kept.llm, "as it was before", kept.base_perplexity, False),
-            ("Voice off", "low-rank updates switched off", kept.voice_off_perplexity, True),
-            ("Voice on", "as it listens", kept.ours_perplexity, True),
-        )
-    ]
-    identical = (
-        "With the voice off, every logit is the base LLM's, bit for bit."
-        if kept.is_identical
-        else "With the voice off, the logits are NOT the base LLM's: something is wrong."
-    )
-    num_same = sum(answer.base == answer.ours for answer in kept.answers)
-    return section(
-        "What it kept",
-        f"Perplexity on a fixed text of {kept.num_tokens:,} scored tokens; lower is better.",
-        table(("Model", "Perplexity", "Change"), rows),
-        tag("p", identical, class_="note"),
-        tag("h3", "Typed questions, before and after", style="margin-top:24px"),
-        table(
-            ("Question", "Before", "After"),
-            [(answer.prompt, answer.base, answer.ours) for answer in kept.answers],
-            text_columns=3,
-            class_="prose",
-        ),
-        tag(
-            "p",
-            f"{num_same} of {len(kept.answers)} answers are the same letter for letter. "
-            f"{kept.made}.",
-            class_="note",
-        ),
     )
 
 
@@ -345,12 +236,13 @@ def speed(run: Run) -> Html:
         tokens = sum(line["tokens_per_s"] * line["seconds"] for line in run.log) / seconds
         heard = sum(line["audio_s_per_s"] * line["seconds"] for line in run.log) / seconds
         rows.append(("Training", duration(seconds), f"{tokens:,.0f} positions/s", times(heard)))
-    for name, results in ((OURS, run.after), (WHISPER, run.whisper)):
-        seconds = sum(result.seconds for result in results.values())
-        audio_s = sum(result.overall.audio_s for result in results.values())
-        if seconds:
-            label = f"Transcribing, {name}"
-            rows.append((label, duration(seconds), NONE, times(audio_s / seconds)))
+    sets = {name: of for name, of in run.sets("real", "synthetic").items() if of.metric == "wer"}
+    for system in ("ours", "whisper"):
+        found = [row for of in sets.values() if (row := run.row(of, system)) is not None]
+        if seconds := sum(row.seconds for row in found):
+            label = f"Transcribing, {NAMES[system]}"
+            speed_ratio = sum(row.audio_s for row in found) / seconds
+            rows.append((label, duration(seconds), NONE, times(speed_ratio)))
     if not rows:
         return Html("")
     return section(
@@ -363,22 +255,16 @@ def speed(run: Run) -> Html:
 def making(run: Run) -> Html:
     """Say, folded away, how every number was made."""
     folded = []
-    results = [
-        (part, name, result)
-        for part, of in ((OURS, run.after), (WHISPER, run.whisper), (BEFORE, run.before))
-        for name, result in of.items()
-    ]
-    if results:
-        rows = [
-            (part, name, r.model, r.decoding, r.scoring, r.data_sha256[:12])
-            for part, name, r in results
-        ]
-        head = ("Measured", "Set", "Model", "Decoding", "Scoring", "Data, SHA-256")
-        folded.append(details("Models, decoding, scoring", table(head, rows, text_columns=6)))
-    if run.retention is not None:
-        rows = [("Perplexity and answers", run.retention.made, run.retention.text_sha256[:12])]
-        head = ("Measured", "How", "Text, SHA-256")
-        folded.append(details("Text", table(head, rows, text_columns=3)))
+    made = dict.fromkeys(
+        (r.set, r.system, r.model, r.decoding, r.scored_with, r.data_sha256[:12])
+        for r in run.scores
+        if r.by is None and r.against is None
+    )
+    if made:
+        head = ("Set", "System", "Model", "Decoding", "Scored with", "Data, SHA-256")
+        folded.append(
+            details("Models, decoding, scoring, data", table(head, list(made), text_columns=6))
+        )
     if run.provenance:
         rows = list(run.provenance.items())
         folded.append(details("Versions and machine", table(("", ""), rows, text_columns=2)))
@@ -387,24 +273,6 @@ def making(run: Run) -> Html:
         recipe = dump_recipe(run.recipe).replace(f"{Path.cwd()}/", "")
         folded.append(details("Recipe, every default written out", tag("pre", recipe)))
     return section("How it was made", "Everything needed to make these numbers again.", *folded)
-
-
-def percent(fraction: float) -> str:
-    """Write a fraction as percent, to one place."""
-    return f"{100 * fraction:.1f}"
-
-
-def is_enough(score: Score) -> bool:
-    """Whether there are clips enough for an interval to mean something."""
-    return score.num_clips >= FEWEST
-
-
-def interval(score: Score) -> str:
-    """Write a score's interval as percent."""
-    if not is_enough(score):
-        return f"of {score.num_clips} clip{'s'[: score.num_clips - 1]}"
-    low, high = score.interval
-    return f"{percent(low)} – {percent(high)}"
 
 
 def times(speed_ratio: float) -> str:

@@ -1,21 +1,20 @@
-"""A run's results: what its folder tells, so that a report needs neither model nor training.
+"""What a folder tells: a training run, an evaluation, or a run with its evaluation in `eval/`.
 
-Read are `recipe.yaml`, `log.jsonl`, `model/provenance.json`, and in `eval/` the scores
-`before.json`, `after.json`, `whisper.json` and `retention.json`. What is not there is left out.
+A report needs neither model nor training. What is not there is left out.
 """
 
 import glob
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from voicetextblender import audio
 from voicetextblender.config import Recipe, load_recipe
 from voicetextblender.data.blend import Blend
 from voicetextblender.data.records import Records
-from voicetextblender.eval.asr import AsrResult, read_results
-from voicetextblender.eval.old_retention import Retention, read_retention
+from voicetextblender.eval.predict import predictions_file, read_predictions
+from voicetextblender.eval.scores import Score, read_scores
 from voicetextblender.train.loop import read_log
 
 _SAMPLED = 1000  # conversations of a source from which the length of its clips is estimated
@@ -23,23 +22,49 @@ _SAMPLED = 1000  # conversations of a source from which the length of its clips 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """All that a run's folder tells."""
+    """All that a run's folder tells, and an evaluation's."""
 
-    folder: Path
+    name: str
+    evaluation: Path
+    """Folder of `items` and `predictions`."""
     recipe: Recipe | None
     log: list[dict]
     """Lines as `train.loop.Tally.line` makes them."""
     provenance: dict[str, str]
-    before: dict[str, AsrResult]
-    after: dict[str, AsrResult]
-    whisper: dict[str, AsrResult]
-    retention: Retention | None
+    scores: list[Score]
+    """Rows of the evaluation; those of the untrained model have the system `before`."""
 
-    @property
-    def sets(self) -> dict[str, AsrResult]:
-        """Every set that was transcribed by anyone, those that were not trained on first."""
-        known = self.before | self.whisper | self.after
-        return dict(sorted(known.items(), key=lambda item: (item[1].seen, item[1].speech)))
+    def sets(self, *speech: str) -> dict[str, Score]:
+        """Return a row of every set of such speech; what was trained on comes last."""
+        first: dict[str, Score] = {}
+        for row in self.scores:
+            if row.speech in speech and row.against is None and row.by is None:
+                first.setdefault(row.set, row)
+        return dict(sorted(first.items(), key=lambda item: (item[1].seen, item[1].speech)))
+
+    def row(
+        self,
+        of: Score,
+        system: str,
+        *,
+        metric: str | None = None,
+        against: str | None = None,
+        by: str | None = None,
+        group: str | None = None,
+    ) -> Score | None:
+        """Return a system's row of the set and metric of another row."""
+        wanted = (of.set, system, metric or of.metric, against, by, group)
+        return next(
+            (s for s in self.scores if (s.set, s.system, s.metric, *_kind(s)) == wanted), None
+        )
+
+    def is_identical(self, name: str) -> bool | None:
+        """Whether with the voice off every logit of a text was the LLM's own; None: not asked."""
+        files = [predictions_file(self.evaluation, system, name) for system in ("base", "llm")]
+        if not all(path.is_file() for path in files):
+            return None
+        base, llm = [[p.answer for p in read_predictions(path)] for path in files]
+        return base == llm
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,17 +85,21 @@ class SourceFacts:
 
 
 def read_run(folder: Path) -> Run:
-    """Read what there is of a run."""
-    recipe, provenance = folder / "recipe.yaml", folder / "model" / "provenance.json"
+    """Read what there is of a run and of its evaluation; either may be the folder that is named."""
+    evaluation = folder if (folder / "suite.yaml").is_file() else folder / "eval"
+    run = next((f for f in (folder, folder.parent) if (f / "recipe.yaml").is_file()), folder)
+    recipe, provenance = run / "recipe.yaml", run / "model" / "provenance.json"
+    before = read_scores(evaluation / "before" / "results.json")
     return Run(
-        folder=folder,
+        name=run.resolve().name,
+        evaluation=evaluation,
         recipe=load_recipe(recipe) if recipe.is_file() else None,
-        log=read_log(folder),
+        log=read_log(run),
         provenance=json.loads(provenance.read_text()) if provenance.is_file() else {},
-        before=read_results(folder / "eval" / "before.json"),
-        after=read_results(folder / "eval" / "after.json"),
-        whisper=read_results(folder / "eval" / "whisper.json"),
-        retention=read_retention(folder / "eval" / "retention.json"),
+        scores=[
+            *read_scores(evaluation / "results.json"),
+            *(replace(row, system="before") for row in before if row.against is None),
+        ],
     )
 
 
@@ -104,3 +133,7 @@ def mean_speech_s(records: Records) -> float:
     clips = [clip for n in range(number) for clip in records[n * len(records) // number].clips]
     seconds = (c.duration or audio.probe_duration(c.audio) - c.start for c in clips)
     return sum(seconds) / number
+
+
+def _kind(score: Score) -> tuple[str | None, str | None, str | None]:
+    return score.against, score.by, score.group

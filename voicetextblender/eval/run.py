@@ -12,6 +12,7 @@ from pathlib import Path
 import yaml
 
 from voicetextblender.eval.predict import predict
+from voicetextblender.eval.report import write_report
 from voicetextblender.eval.scorers import scorer
 from voicetextblender.eval.scores import Score, score_folder
 from voicetextblender.eval.suite import Suite, write_items
@@ -62,4 +63,6 @@ def evaluate(
                 report(done / total, words)
 
         predict(system, of, out, suite.tokens_per_batch, advance)
-    return score_folder(out)
+    scores = score_folder(out)
+    write_report(out)
+    return scores

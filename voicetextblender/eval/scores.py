@@ -7,6 +7,7 @@ no model; scoring the same folder twice writes the same bytes.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import yaml
 from pydantic import TypeAdapter
@@ -24,6 +25,12 @@ from voicetextblender.eval.suite import EvalSet, Suite, digest, read_items
 
 FEWEST = 5
 """Items below which a group is not scored apart: so few hardly differ from one to the next."""
+
+
+Verdict = Literal["better", "kept", "unclear", "alarm"]
+
+_TOLERATED = {"perplexity": 0.03, "kl": 0.1}  # a share of the base's; nats
+_TOLERATED_POINTS = 0.02  # of anything else
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +64,8 @@ class Score:
     """Seconds of speech in the items."""
     seconds: float
     """Time that the answers took."""
+    verdict: Verdict | None = None
+    """What became of the base LLM's ability, where it is one of text that was measured."""
 
 
 _SCORES = TypeAdapter(list[Score])
@@ -107,14 +116,32 @@ def score_set(of: EvalSet, suite: Suite, out: Path) -> list[Score]:
     for system, (blank, answers, metrics) in found.items():
         for number, metric in enumerate(metrics):
             for by, group, places in [(None, None, whole), *groups(items, of.by)]:
-                row = _filled(blank, metric, estimate(metric.of(places)), answers, places)
-                rows.append(replace(row, by=by, group=group))
+                value = estimate(metric.of(places))
+                row = _filled(blank, metric, value, answers, places)
+                verdict = judged(value, metric, 0.0) if metric.name == "kl" else None
+                rows.append(replace(row, by=by, group=group, verdict=verdict))
             for other, (_, _, theirs) in found.items():
                 if other != system and number < len(theirs):
                     gap = difference(metric, theirs[number])
                     row = _filled(blank, metric, gap, answers, whole)
-                    rows.append(replace(row, against=other))
+                    verdict = judged(gap, metric, estimate(theirs[number]).value)
+                    is_kept = of.speech == "none" and (system, other) == ("ours", "base")
+                    rows.append(replace(row, against=other, verdict=verdict if is_kept else None))
     return rows
+
+
+def judged(gap: Estimate, metric: Metric, base: float) -> Verdict:
+    """Return whether a difference to the base LLM is a loss that is neither chance nor small."""
+    sign = 1 if metric.better == "low" else -1
+    loss, *ends = (sign * end for end in (gap.value, gap.low, gap.high))
+    tolerated = _TOLERATED.get(metric.name, _TOLERATED_POINTS)
+    if metric.name == "perplexity":
+        tolerated *= base
+    if max(ends) < 0:
+        return "better"
+    if min(ends) > 0 and loss > tolerated:
+        return "alarm"
+    return "kept" if max(ends) <= tolerated else "unclear"
 
 
 def groups(items: Sequence[Conversation], by: Sequence[str]) -> list[tuple[str, str, list[int]]]:

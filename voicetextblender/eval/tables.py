@@ -1,0 +1,315 @@
+"""The report's tables of scores: what a model hears, understands and kept, and whom it serves.
+
+Each takes the rows of an evaluation and knows nothing of how they came about.
+"""
+
+from collections.abc import Sequence
+
+from voicetextblender.eval.charts import interval_axis, interval_chart, legend
+from voicetextblender.eval.listen import chips
+from voicetextblender.eval.results import Run
+from voicetextblender.eval.scores import FEWEST, Score
+from voicetextblender.page import Html, join, section, table, tag
+from voicetextblender.text import LANGUAGES
+
+NONE = "–"
+NAMES = {
+    "ours": "This model",
+    "whisper": "Whisper's decoder",
+    "before": "Before training",
+    "typed": "This model, typed to",
+    "cascade": "Cascade",
+    "base": "Base LLM, typed to",
+}
+COLOURS = {
+    "ours": "var(--ours)",
+    "whisper": "var(--theirs)",
+    "cascade": "var(--theirs)",
+    "typed": "var(--c2)",
+    "base": "var(--before)",
+    "before": "var(--before)",
+}
+METRICS = {
+    "wer": "word error rate",
+    "bleu": "BLEU",
+    "chrf": "chrF",
+    "exact": "exact match",
+    "f1": "token F1",
+    "accuracy": "accuracy",
+    "accuracy_by_length": "accuracy, by length",
+    "number": "right number",
+    "check": "passed checks",
+    "perplexity": "perplexity",
+    "kl": "nats from the base LLM",
+    "correct": "judged correct",
+    "redundancy": "judged redundant",
+}
+
+
+def hearing(run: Run) -> Html:
+    """Show word error rates by set and language, before and after, beside Whisper's own."""
+    sets = {n: s for n, s in run.sets("real", "synthetic").items() if s.metric == "wer"}
+    if not sets:
+        return Html("")
+    systems = ("ours", "whisper", "before")
+    shown = [row for row in run.scores if row.metric == "wer" and row.system in systems[:2]]
+    highest = max((row.high for row in shown if row.by in (None, "lang")), default=1.0)
+    limit = 0.5 if highest <= 0.4 else 1.0
+    rows = []
+    for name, of in sets.items():
+        label: Html = join((tag("b", name), " ", chips(of)))
+        langs = _groups(run, of, "lang")
+        if len(langs) != 1:
+            rows.append((label, tag("b", "all"), *_rates(run, of, systems, limit)))
+            label = Html("")
+        for lang in langs:
+            cells = _rates(run, of, systems, limit, by="lang", group=lang)
+            rows.append((label, LANGUAGES.get(lang, lang), *cells))
+    head = (
+        *("Speech", "Language", join(("errors per 100 words", interval_axis(limit)))),
+        *(NAMES[system] for system in systems),
+        "Clips",
+    )
+    return section(
+        "What it hears",
+        "Word error rate, in percent: words wrong, missing or too many for each 100 words said. "
+        "Lower is better.",
+        legend({NAMES[system]: COLOURS[system] for system in systems[:2]}),
+        table(head, rows, text_columns=3),
+        tag(
+            "p",
+            "The line through a dot and the numbers under a rate are the 95 % interval: what the "
+            "rate might have been with other clips like these; none is shown for fewer than "
+            f"{FEWEST} clips. Whisper's decoder is the encoder's own, told the language.",
+            class_="note",
+        ),
+    )
+
+
+def understanding(run: Run) -> Html:
+    """Show what is answered to speech, beside the typed twin, the cascade and the base LLM."""
+    sets = {n: s for n, s in run.sets("real", "synthetic").items() if s.metric != "wer"}
+    if not sets:
+        return Html("")
+    systems = ("ours", "typed", "cascade", "base")
+    rows = []
+    for name, of in sets.items():
+        label: Html = join((tag("b", name), " ", chips(of)))
+        for metric in _metrics(run, of):
+            shown = METRICS.get(metric.metric, metric.metric.replace("_", " "))
+            arrow = "↓" if metric.better == "low" else "↑"
+            rows.append((label, f"{shown} {arrow}", *_rates(run, metric, systems, 1.0)))
+            label = Html("")
+    head = (
+        *("Spoken to it", "Measured", interval_axis(1.0)),
+        *(NAMES[system] for system in systems),
+        "Items",
+    )
+    return section(
+        "What it understands",
+        "The same items, spoken to this model, typed to it, through the cascade (a speech "
+        "recogniser, then the same LLM), and typed to the LLM that it began as.",
+        legend({NAMES[system]: COLOURS[system] for system in systems}),
+        table(head, rows, text_columns=3),
+        tag(
+            "p",
+            "In colour under a rate: how far this model is above (+) or below (−) it on the same "
+            "items, with its 95 % interval; bold where that leaves no doubt of the direction.",
+            class_="note",
+        ),
+    )
+
+
+def serving(run: Run) -> Html:
+    """Show errors by group, the largest gap marked, for every field that sets were split by."""
+    figures = []
+    for name, of in run.sets("real", "synthetic", "none").items():
+        for by in dict.fromkeys(s.by for s in run.scores if s.set == name and s.by):
+            found = [
+                row
+                for group in _groups(run, of, by)
+                if (row := run.row(of, "ours", by=by, group=group)) and row.num_items >= FEWEST
+            ]
+            if len(found) > 1:
+                figures.append(_group_figure(of, by, found))
+    if not figures:
+        return Html("")
+    return section(
+        "Whom it serves",
+        "The same model, by group. The two that are furthest apart are marked.",
+        tag("div", *figures, class_="figures"),
+        tag("p", f"Groups of fewer than {FEWEST} items are left out.", class_="note"),
+    )
+
+
+def keeping(run: Run) -> Html:
+    """Show what the LLM still knows of text."""
+    sets = run.sets("none")
+    if not sets:
+        return Html("")
+    rows, identical = [], []
+    for name, of in sets.items():
+        label: Html = tag("b", name)
+        for metric in _metrics(run, of):
+            rows.append((label, *_kept(run, metric)))
+            label = Html("")
+        if (same := run.is_identical(name)) is not None:
+            identical.append(same)
+    said = (
+        "With the voice off, every logit on the text is that of the LLM loaded afresh, bit for bit."
+        if all(identical)
+        else "With the voice off, the logits are NOT the base LLM's: something is wrong."
+    )
+    head = (
+        *("Typed to it", "Measured", "", "Base LLM = voice off", "Voice on"),
+        *("Change, 95 % interval", "", "Items"),
+    )
+    return section(
+        "What it kept",
+        "The LLM that it began as, and the same LLM after it learned to listen.",
+        legend({"Base LLM = voice off": COLOURS["base"], "Voice on": COLOURS["ours"]}),
+        table(head, rows, text_columns=3),
+        tag("p", said, class_="note") if identical else Html(""),
+        tag(
+            "p",
+            "Alarm: worse beyond chance and beyond what is tolerated (a perplexity 3 % up, 0.1 "
+            "nats away, 2 points of anything else). Unclear: too few items to tell.",
+            class_="note",
+        ),
+    )
+
+
+def percent(fraction: float) -> str:
+    """Write a fraction as percent, to one place."""
+    return f"{100 * fraction:.1f}"
+
+
+def shown(value: float, unit: str) -> str:
+    """Write a value in its unit."""
+    return percent(value) if unit == "%" else f"{value:.3g}"
+
+
+def interval(score: Score) -> str:
+    """Write a score's interval, or how few items it has."""
+    if score.num_items < FEWEST:
+        return f"of {score.num_items}"
+    return f"{shown(score.low, score.unit)} – {shown(score.high, score.unit)}"
+
+
+def signed(score: Score) -> str:
+    """Write a difference and its interval."""
+    scale, unit = (100, "") if score.unit == "%" else (1, "")
+    value, low, high = (scale * x for x in (score.value, score.low, score.high))
+    places = 1 if score.unit == "%" else 3
+    return f"{value:+.{places}f}{unit} ({low:+.{places}f} to {high:+.{places}f})".replace("-", "−")
+
+
+def _rates(
+    run: Run,
+    of: Score,
+    systems: Sequence[str],
+    limit: float,
+    by: str | None = None,
+    group: str | None = None,
+) -> list[str]:
+    """Return the cells of a row: chart, each system's rate, items."""
+    scores = {s: run.row(of, s, metric=of.metric, by=by, group=group) for s in systems}
+    marks = [
+        (
+            score.value,
+            (score.low, score.high) if score.num_items >= FEWEST else (score.value, score.value),
+            COLOURS[system],
+        )
+        for system, score in scores.items()
+        if score is not None and system != "before" and score.unit == "%"
+    ]
+    num_items = max((score.num_items for score in scores.values() if score), default=0)
+    cells: list[str] = [interval_chart(marks, limit) if marks else Html("")]
+    for system, score in scores.items():
+        if score is None:
+            cells.append(NONE)
+            continue
+        notes = [tag("span", interval(score), class_="range")]
+        if score.num_items != num_items and score.num_items >= FEWEST:
+            notes.append(tag("span", f"of {score.num_items}", class_="range"))
+        gap = run.row(of, "ours", against=system) if by is None and system != "whisper" else None
+        if gap is not None:
+            notes.append(_gap(gap))
+        cells.append(join((tag("b", shown(score.value, score.unit)), *notes)))
+    return [*cells, str(num_items)]
+
+
+def _gap(gap: Score) -> Html:
+    is_worse = (gap.value > 0) == (gap.better == "low")
+    is_sure = gap.low > 0 or gap.high < 0
+    words = tag("b", signed(gap)) if is_sure else signed(gap)
+    return tag("span", words, class_=f"range {'bad' if is_worse else 'good'}")
+
+
+def _kept(run: Run, of: Score) -> list[str]:
+    """Return the cells of a row of what was kept."""
+    base, ours = run.row(of, "base"), run.row(of, "ours")
+    change = run.row(of, "ours", against="base")
+    found = [(row, COLOURS[row.system]) for row in (base, ours) if row is not None]
+    marks = [(row.value, (row.low, row.high), c) for row, c in found if row.unit == "%"]
+    name = METRICS.get(of.metric, of.metric.replace("_", " "))
+    cells: list[str] = [
+        f"{name} {'↓' if of.better == 'low' else '↑'}",
+        interval_chart(marks, 1.0) if marks else Html(""),
+    ]
+    for row in (base, ours):
+        note = tag("span", interval(row), class_="range") if row else Html("")
+        cells.append(join((tag("b", shown(row.value, row.unit)), note)) if row else Html(NONE))
+    relative = Html("")
+    if change is not None and base is not None and change.unit == "":
+        relative = tag("span", f"{100 * change.value / base.value:+.1f} %", class_="range")
+    verdict = (change or ours or of).verdict
+    chip = tag("span", verdict, class_=f"chip {verdict}") if verdict else Html("")
+    items = str((ours or of).num_items)
+    return [*cells, join((signed(change), relative)) if change else Html(NONE), chip, items]
+
+
+def _group_figure(of: Score, by: str, found: Sequence[Score]) -> Html:
+    """Draw one field's groups, from the worst to the best."""
+    ordered = sorted(found, key=lambda row: row.value, reverse=of.better == "low")
+    worst, best = ordered[0], ordered[-1]
+    limit = 1.0 if max(row.value for row in found) > 0.5 else 0.5
+    rows = [
+        (
+            tag("b", name) if row in (worst, best) else name,
+            interval_chart([(row.value, (row.low, row.high), _shade(row, worst, best))], limit),
+            tag("b", shown(row.value, row.unit)) if row in (worst, best) else shown(row.value, "%"),
+            str(row.num_items),
+        )
+        for row in ordered
+        if (name := LANGUAGES.get(str(row.group), str(row.group)) if by == "lang" else row.group)
+    ]
+    metric = METRICS.get(of.metric, of.metric)
+    apart = worst.low > best.high or worst.high < best.low
+    words = "their intervals do not meet" if apart else "which chance alone might explain"
+    gap = f"{worst.group} against {best.group}: {shown(abs(worst.value - best.value), of.unit)}"
+    return tag(
+        "figure",
+        tag("figcaption", f"{of.set}: {metric} by {by}"),
+        table((by, interval_axis(limit), "%", "items"), rows, text_columns=2),
+        tag("p", f"Largest gap, {gap} points, {words}.", class_="note"),
+    )
+
+
+def _shade(row: Score, worst: Score, best: Score) -> str:
+    return "var(--bad)" if row is worst else "var(--good)" if row is best else "var(--before)"
+
+
+def _groups(run: Run, of: Score, by: str) -> list[str]:
+    """Return a set's groups of a field."""
+    rows = (s for s in run.scores if s.set == of.set and s.by == by and s.metric == of.metric)
+    return list(dict.fromkeys(s.group for s in rows if s.group is not None))
+
+
+def _metrics(run: Run, of: Score) -> list[Score]:
+    """Return a row of each of a set's metrics, the main one first."""
+    rows = (s for s in run.scores if s.set == of.set and s.by is None and s.against is None)
+    first: dict[str, Score] = {}
+    for row in rows:
+        first.setdefault(row.metric, row)
+    return list(first.values())
