@@ -168,7 +168,7 @@ def test_every_number_stands_beside_whispers_and_the_one_before(run):
 def test_speech_stands_beside_its_typed_twin_and_the_cascade_with_the_gaps(run):
     page = read(run)
     assert "Cascade" in page.text and "This model, typed to" in page.text
-    assert "−20.0 (−20.0 to −20.0)" in page.text  # F1 of two words in three, against all three
+    assert "−75.0 (−" in page.text  # two words of three are no exact match, all three mostly are
 
 
 def test_the_largest_gap_between_groups_is_named(run):
