@@ -1,7 +1,9 @@
 """Normalisers: the form in which words are compared, by name; every score says which it was."""
 
+import warnings
 from collections.abc import Callable
 from functools import cache
+from importlib import import_module
 from importlib.metadata import version
 
 from voicetextblender.text import BASIC_VERSION, normalise
@@ -53,30 +55,21 @@ def _joined(words: list[str], known: set[str]) -> list[str]:
 
 
 @cache
-def _whisper_english() -> Callable[[str], str]:
+def _whisper(module: str, kind: str) -> Callable[[str], str]:
     try:
-        from whisper_normalizer.english import EnglishTextNormalizer
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the package has escapes that Python frowns upon
+            return getattr(import_module(f"whisper_normalizer.{module}"), kind)()
     except ImportError:
-        raise ValueError(_NO_WHISPER) from None
-    return EnglishTextNormalizer()
+        raise ValueError(
+            "Whisper's normalisers come with the extra 'eval': pip install 'voicetextblender[eval]'"
+        ) from None
 
 
-@cache
-def _whisper_basic() -> Callable[[str], str]:
-    try:
-        from whisper_normalizer.basic import BasicTextNormalizer
-    except ImportError:
-        raise ValueError(_NO_WHISPER) from None
-    return BasicTextNormalizer()
-
-
-_NO_WHISPER = (
-    "Whisper's normalisers come with the extra 'eval': pip install 'voicetextblender[eval]'"
-)
 # Loaded when they are asked for: the spelling tables are not small.
 NORMALISERS: dict[str, Callable[[], Callable[[str], str]]] = {
     "basic": lambda: normalise,
     "none": lambda: lambda text: normalise(text, "none"),
-    "whisper-english": _whisper_english,
-    "whisper-basic": _whisper_basic,
+    "whisper-english": lambda: _whisper("english", "EnglishTextNormalizer"),
+    "whisper-basic": lambda: _whisper("basic", "BasicTextNormalizer"),
 }
