@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,8 +10,7 @@ from safetensors.torch import load_file, save_file
 from voicetextblender.batch import collate
 from voicetextblender.chat import Audio, Conversation, assistant, user
 from voicetextblender.config import ModelConfig
-from voicetextblender.eval.asr import AsrResult, Score
-from voicetextblender.eval.metrics import ErrorCounts
+from voicetextblender.eval.scores import Score
 from voicetextblender.export import card, export
 from voicetextblender.model import modeling
 from voicetextblender.model.configuration import SpeechLMConfig
@@ -100,13 +100,13 @@ def test_a_card_says_parts_scores_and_what_it_learned_from(saved, tmp_path):
     }
     (folder / "recipe.yaml").write_text(json.dumps(recipe))
     (folder / "provenance.json").write_text(json.dumps({"torch": "2.13"}))
-    words = ErrorCounts(1, 0, 0, 10)
-    score = Score(4, 12.0, 0.1, (0.05, 0.2), 0.04, words)
-    result = AsrResult("real", False, score, {"en": score}, 1.0, "m", "greedy", "basic-1", "0")
-    (folder.parent / "eval").mkdir()
-    (folder.parent / "eval/after.json").write_bytes(
-        TypeAdapter(dict[str, AsrResult]).dump_json({"prompts": result})
+    row = Score(
+        *("prompts", "ours", "wer", 0.1, 0.05, 0.2, 4, None, None, None),
+        *("low", "%", "asr", "real", False, "basic-1", "greedy", "m", "0", 12.0, 1.0),
     )
+    rows = [row, replace(row, by="lang", group="en")]
+    (folder.parent / "eval").mkdir()
+    (folder.parent / "eval/results.json").write_bytes(TypeAdapter(list[Score]).dump_json(rows))
     text = card(folder)
     front = yaml.safe_load(text.split("---")[1])
     assert front["base_model"] == ["llama", "whisper"] and front["language"] == ["en"]

@@ -10,6 +10,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 
 from voicetextblender.config import ModelConfig, Recipe, TrainedParts, load_recipe
 from voicetextblender.eval.results import Run, read_run
+from voicetextblender.eval.scores import Score
 from voicetextblender.model.configuration import SpeechLMConfig
 from voicetextblender.model.modeling import SpeechLM
 from voicetextblender.model.parts import PARTS
@@ -135,15 +136,16 @@ def _front_matter(name: str, settings: ModelConfig, run: Run) -> str:
     results = [
         {
             "task": {"type": "automatic-speech-recognition"},
-            "dataset": {"name": f"{key} ({result.speech} speech)", "type": key},
-            "metrics": [{"type": "wer", "value": round(100 * result.overall.wer, 2)}],
+            "dataset": {"name": f"{row.set} ({row.speech} speech)", "type": row.set},
+            "metrics": [{"type": "wer", "value": round(100 * row.value, 2)}],
         }
-        for key, result in run.after.items()
-        if not result.seen
+        for row in _word_error_rates(run)
+        if not row.seen
     ]
+    heard = {of.set for of in _word_error_rates(run)}
     fields = {
         "language": sorted(
-            {lang for r in run.after.values() for lang in r.by_lang if lang != "und"}
+            {str(row.group) for row in run.scores if row.by == "lang" and row.set in heard}
         ),
         "license": licences.pop() if len(licences) == 1 else "other",
         "library_name": "transformers",
@@ -171,31 +173,39 @@ def _parts(settings: ModelConfig) -> str:
 
 def _scores(run: Run) -> list[str]:
     sections = []
-    if run.after:
+    if heard := _word_error_rates(run):
         head = ("set", "speech", "heard in training", "clips", "WER", "95 %", "Whisper's own WER")
         rows = [
             (
-                name,
-                result.speech,
-                "yes" if result.seen else "no",
-                str(result.overall.num_clips),
-                f"{100 * result.overall.wer:.1f} %",
-                " to ".join(f"{100 * bound:.1f}" for bound in result.overall.interval),
-                f"{100 * run.whisper[name].overall.wer:.1f} %" if name in run.whisper else "",
+                row.set,
+                row.speech,
+                "yes" if row.seen else "no",
+                str(row.num_items),
+                f"{100 * row.value:.1f} %",
+                f"{100 * row.low:.1f} to {100 * row.high:.1f}",
+                f"{100 * whisper.value:.1f} %" if (whisper := run.row(row, "whisper")) else "",
             )
-            for name, result in run.after.items()
+            for row in heard
         ]
-        how = {f"{r.decoding}; {r.scoring}" for r in run.after.values()}
+        how = sorted({f"{row.decoding}; {row.scored_with}" for row in heard})
         sections += ["## What it hears", _table([head, *rows]), f"Made with: {'; '.join(how)}."]
-    if kept := run.retention:
-        sections += [
-            "## What it kept of its language model",
-            f"Perplexity on plain text {kept.base_perplexity:.2f} before and "
-            f"{kept.ours_perplexity:.2f} after ({kept.num_tokens:,} tokens; {kept.made}). With the "
-            f"voice off its logits {'are' if kept.is_identical else 'are not'} bit for bit those "
-            f"of the language model.",
-        ]
+    for of in run.sets("none").values():
+        base, ours = run.row(of, "base"), run.row(of, "ours")
+        if of.metric == "perplexity" and base and ours:
+            are = "are" if run.is_identical(of.set) else "are not"
+            sections += [
+                "## What it kept of its language model",
+                f"Perplexity on plain text {base.value:.2f} before and {ours.value:.2f} after "
+                f"({ours.num_items} passages; {ours.scored_with}). With the voice off its logits "
+                f"{are} bit for bit those of the language model.",
+            ]
     return sections
+
+
+def _word_error_rates(run: Run) -> list[Score]:
+    sets = run.sets("real", "synthetic").values()
+    rows = (run.row(of, "ours") for of in sets if of.metric == "wer")
+    return [row for row in rows if row is not None]
 
 
 def _blend(recipe: Recipe | None) -> list[str]:

@@ -147,7 +147,7 @@ def judged(gap: Estimate, metric: Metric, base: float) -> Verdict:
 def groups(items: Sequence[Conversation], by: Sequence[str]) -> list[tuple[str, str, list[int]]]:
     """Return each group of each field as the places of its items.
 
-    A field that all items have alike makes no groups.
+    A field that all items have alike makes no groups, but for the language, which is always said.
     """
     found: list[tuple[str, str, list[int]]] = []
     for field in by:
@@ -156,7 +156,8 @@ def groups(items: Sequence[Conversation], by: Sequence[str]) -> list[tuple[str, 
             value = item.lang if field == "lang" else item.meta.get(field)
             if value is not None:
                 places.setdefault(str(value), []).append(place)
-        found += [(field, group, places[group]) for group in sorted(places) if len(places) > 1]
+        if len(places) > 1 or field == "lang":
+            found += [(field, group, places[group]) for group in sorted(places)]
     return found
 
 
