@@ -1,39 +1,74 @@
-"""Questions of self-instruct and Open-Assistant, for a language model to answer itself.
+"""Chats of self-instruct and Open-Assistant (Apache-2.0), with the answers that people gave.
 
-python data/prompts.py TEXT_FOLDER prompts.jsonl
-vtb synth chat --prompts prompts.jsonl --writer smollm2-135m --number 9999 --out data/chat
+python data/prompts.py TEXT_FOLDER chats.jsonl
+vtb synth mixed chats.jsonl --out data/mixed                      # parts of them spoken
+vtb synth chat --prompts chats.jsonl --number 9999 --out data/chat  # a model's own answers
 """
 
 import gzip
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
-from voicetextblender.chat import Conversation, to_line, user
+from voicetextblender.chat import Conversation, Turn, assistant, to_line, user
 from voicetextblender.seeding import seeded
+from voicetextblender.synth.quality import is_written_in, repeats_itself
+
+MOST_ASKED, MOST_ANSWERED = 60, 150  # words
 
 
-def questions(folder: Path) -> list[str]:
-    """Return short single-turn prompts, without duplicates, in a seeded order."""
-    found: list[str] = []
+def tasks(path: Path) -> Iterator[tuple[Turn, ...]]:
+    """Yield the tasks of self-instruct, each with its first instance."""
+    for line in path.open(encoding="utf-8"):
+        task = json.loads(line)
+        instance = task["instances"][0]
+        asked = "\n".join(filter(None, [task["instruction"], instance["input"]]))
+        yield user(asked.strip()), assistant(instance["output"].strip())
+
+
+def threads(message: dict, before: tuple[Turn, ...] = ()) -> Iterator[tuple[Turn, ...]]:
+    """Yield the threads of an Open-Assistant tree, as far as their turns are short."""
+    is_asked = message["role"] == "prompter"
+    turns = (*before, (user if is_asked else assistant)(message["text"].strip()))
+    num_words = len(message["text"].split())
+    is_short = num_words <= (MOST_ASKED if is_asked else MOST_ANSWERED)
+    going_on = [t for r in message["replies"][:3] for t in threads(r, turns)] if is_short else []
+    if going_on:
+        yield from going_on
+    elif len(turns) > 1:
+        whole = turns if is_short else turns[:-1]
+        yield whole[: len(whole) // 2 * 2]
+
+
+def is_fit(turns: tuple[Turn, ...]) -> bool:
+    """Tell whether each turn is English, of some length, and no circle."""
+    asked, answered = turns[::2], turns[1::2]
+    return (
+        len(turns) > 1
+        and all(3 <= len(turn.text.split()) <= MOST_ASKED for turn in asked)
+        and all(1 <= len(turn.text.split()) <= MOST_ANSWERED for turn in answered)
+        and all(is_written_in(t.text, "en") and not repeats_itself(t.text) for t in turns)
+    )
+
+
+def main(folder: Path, out: Path) -> None:
+    found: dict[str, tuple[Turn, ...]] = {}
     for name in ("seed_tasks.jsonl", "user_oriented_instructions.jsonl"):
-        for line in (folder / name).open(encoding="utf-8"):
-            task = json.loads(line)
-            found.append(
-                "\n".join(filter(None, [task["instruction"], task["instances"][0]["input"]]))
-            )
+        found |= {turns[0].text: turns for turns in tasks(folder / name)}
     with gzip.open(folder / "oasst_en_100_message.jsonl.gz", "rt", encoding="utf-8") as lines:
-        trees = [json.loads(line) for line in lines]
-    while trees:
-        message = trees.pop()
-        trees += message["replies"]
-        if message["role"] == "prompter" and not message["parent_id"]:
-            found.append(message["text"])
-    found = [text.strip() for text in dict.fromkeys(found) if 3 <= len(text.split()) <= 60]
-    return [found[n] for n in seeded("chat", 0).permutation(len(found))]
+        for line in lines:
+            for turns in threads(json.loads(line)):
+                found[" ".join(turn.text for turn in turns)] = turns
+    fit = [turns for turns in found.values() if is_fit(turns)]
+    order = seeded("chats", 0).permutation(len(fit))
+    chats = [
+        Conversation(f"chat-{n:04d}", fit[row], "text", "en", {"license": "Apache-2.0"})
+        for n, row in enumerate(order)
+    ]
+    out.write_text("".join(to_line(chat) + "\n" for chat in chats), encoding="utf-8")
+    print(f"{out}: {len(chats)} chats, {sum(len(c.messages) for c in chats)} turns")
 
 
 if __name__ == "__main__":
-    folder, out = map(Path, sys.argv[1:])
-    chats = [Conversation(f"prompt-{n:04d}", (user(q),)) for n, q in enumerate(questions(folder))]
-    out.write_text("".join(to_line(chat) + "\n" for chat in chats), encoding="utf-8")
+    main(*map(Path, sys.argv[1:]))

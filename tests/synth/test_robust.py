@@ -27,15 +27,18 @@ class FakeVoice:
         return np.repeat([len(word) / 10 for word in text.split()], 1600).astype(np.float32)
 
 
-@pytest.fixture(autouse=True)
-def fakes(monkeypatch):
-    monkeypatch.setattr("voicetextblender.synth.robust.load_voice", FakeVoice)
+@pytest.fixture(scope="module", autouse=True)
+def fakes():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("voicetextblender.synth.robust.load_voice", FakeVoice)
+        yield
 
 
-@pytest.fixture
-def found(tmp_path):
-    list(run(Robust(SENTENCES, 200, ("espeak:en",)), tmp_path))
-    records = Records(f"{tmp_path}/*.jsonl")
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    out = tmp_path_factory.mktemp("robust")
+    list(run(Robust(SENTENCES, 75, ("espeak:en",)), out))
+    records = Records(f"{out}/*.jsonl")
     kinds = {kind: [] for kind in get_args(Kind)}
     for n in range(len(records)):
         kinds[records[n].meta["kind"]].append((records[n], load_clips(records[n])))
@@ -43,7 +46,7 @@ def found(tmp_path):
 
 
 def test_each_kind_is_made_as_often(found):
-    assert {len(items) for items in found.values()} == {40}
+    assert {len(items) for items in found.values()} == {15}
     assert all(len(conversation.clips) == 1 for conversation, _ in found["music"])
 
 
