@@ -135,6 +135,11 @@ def test_numbers_in_slots_may_be_words_or_digits():
     assert slot_counts(reference, '{"size": "12 ounce"}').f1 == 1.0
 
 
+def test_the_intent_is_no_slot_as_it_is_right_for_nearly_all():
+    reference = asked(reference='{"intent": "order", "size": "large"}')
+    assert slot_counts(reference, '{"intent": "order"}') == SlotCounts(0, 0, 1)
+
+
 def test_an_order_of_nothing_is_right_when_nothing_is_said():
     assert slot_counts(asked(reference="{}"), "{}").f1 == 1.0
 

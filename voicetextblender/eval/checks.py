@@ -221,7 +221,7 @@ CHECKS: dict[str, Callable[..., float]] = {
 
 
 def slot_counts(reference: Conversation, answer: str) -> SlotCounts:
-    """Compare an answer with the reference's JSON object, slot by slot.
+    """Compare an answer with the reference's JSON object, slot by slot; `intent` is no slot.
 
     The first JSON object in the answer counts; one that has none has lost every slot. Raises
     ValueError if the reference is no JSON object.
@@ -272,10 +272,12 @@ def _run(settings: dict[str, object], answer: str, where: str) -> float:
 
 
 def _slot_counts(wanted: dict[str, object], answer: str) -> SlotCounts:
-    said = _first_object(answer) or {}
-    as_words = {normalise(key): comparable(str(value)) for key, value in said.items()}
-    right = sum(as_words.get(normalise(k)) == comparable(str(v)) for k, v in wanted.items())
-    return SlotCounts(right, len(said), len(wanted))
+    ours, theirs = (
+        {normalise(key): comparable(str(value)) for key, value in slots.items() if key != "intent"}
+        for slots in (_first_object(answer) or {}, wanted)
+    )
+    right = sum(ours.get(key) == value for key, value in theirs.items())
+    return SlotCounts(right, len(ours), len(theirs))
 
 
 def _first_object(text: str) -> dict[str, object] | None:

@@ -1,17 +1,60 @@
 """Generators: sets that are made by a seeded program, by the name that a suite gives."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
-Generator = Callable[[Path, int], None]
-"""Writes `items.jsonl`, and the clips that it needs, to a folder; the seed decides all of it."""
+from voicetextblender.chat import Conversation
+from voicetextblender.data.records import Records
+from voicetextblender.eval.conditions import conditions, long, nothing, write_items
+from voicetextblender.eval.probes import MADE_UP, REWORKED
+from voicetextblender.eval.speak import spoken, write_spoken
 
-GENERATORS: dict[str, Generator] = {}
+_CHANGED: dict[str, Callable] = {
+    "conditions": conditions,
+    "one-minute": partial(long, seconds=60.0),
+    "ten-minutes": partial(long, seconds=600.0),
+}
+FROM_A_FILE = ("spoken", *REWORKED, *_CHANGED)
+"""Generators that make a set of another: of its clips, or, for `spoken`, of what is typed."""
+
+GENERATORS = (*MADE_UP, "nothing", *FROM_A_FILE)
 
 
-def make(name: str, folder: Path, seed: int) -> None:
-    """Make a set in a folder. Raises ValueError for a generator that is not known."""
+def make(
+    name: str,
+    folder: Path,
+    seed: int,
+    number: int = 40,
+    voices: Sequence[str] = ("hibari",),
+    source: str | None = None,
+) -> None:
+    """Write `items.jsonl`, and the clips that it needs, to a folder; the same for the same seed.
+
+    `number` of items are made, or as many of `source` are used, evenly spaced. Raises ValueError
+    for a generator that is not known, or one that lacks its source.
+    """
     if name not in GENERATORS:
         raise ValueError(f"'{name}' is no generator; use one of {', '.join(GENERATORS)}")
+    if (name in FROM_A_FILE) != (source is not None):
+        needs = "needs 'path', a set to begin with" if source is None else "takes no 'path'"
+        raise ValueError(f"the generator '{name}' {needs}; see docs/evaluation.md")
     folder.mkdir(parents=True, exist_ok=True)
-    GENERATORS[name](folder, seed)
+    items = _chosen(source, number) if source else []
+    if name in MADE_UP:
+        write_spoken(list(MADE_UP[name](number, seed)), folder, voices, seed)
+    elif name == "spoken":
+        write_spoken([spoken(item) for item in items], folder, voices, seed)
+    elif name == "nothing":
+        write_items(nothing(number, folder, seed), folder)
+    elif name in REWORKED:
+        write_items(REWORKED[name](items, seed), folder)
+    else:
+        write_items(_CHANGED[name](items, folder, seed), folder)
+
+
+def _chosen(source: str, number: int) -> list[Conversation]:
+    """Return so many conversations of a file, evenly spaced, or all that it has."""
+    records = Records(source)
+    number = min(number, len(records))
+    return [records[place * len(records) // number] for place in range(number)]
