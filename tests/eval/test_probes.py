@@ -2,7 +2,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from voicetextblender.eval.suite import question, reference
 
 from voicetextblender.audio import load
 from voicetextblender.chat import Audio, Conversation, assistant, user
@@ -10,6 +9,7 @@ from voicetextblender.data.records import Records
 from voicetextblender.eval.checks import check
 from voicetextblender.eval.probes import MADE_UP, WORDINGS, pairs, wordings
 from voicetextblender.eval.speak import spoken, to_say, write_spoken
+from voicetextblender.eval.suite import question, reference
 from voicetextblender.text import transcribe_instruction
 
 CLIP = Audio("clip.flac", text="Hola.")

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from importlib.metadata import version
 
 import jiwer
@@ -125,3 +126,24 @@ def test_the_last_number_of_a_text(text, number):
 
 def test_an_answer_without_a_number_is_wrong():
     assert values("number", [("#### 18", "so it is 18."), ("4", "four")]) == {"number": 0.5}
+
+
+def test_checks_count_refusals_beside_what_answers_are_worth():
+    says = {"check": {"name": "says", "any_of": ["Paris"]}}
+    pairs = [("Paris", "It is Paris.", says), ("Paris", "I'm sorry, I cannot hear you.", says)]
+    assert values("check", pairs) == {"check": 0.5, "refusals": 0.5}
+
+
+def test_slots_are_counted_over_the_whole_set():
+    order = '{"intent": "order", "size": "large", "roast": "dark"}'
+    pairs = [(order, order), (order, '{"size": "large", "milk": "oat"}'), (order, "A coffee.")]
+    assert values("slots", pairs) == {"slot_f1": pytest.approx(2 * 3 / (6 + 4)), "exact": 1 / 3}
+
+
+def test_words_are_invented_where_there_are_none_to_be_heard():
+    found = answered([("", ""), ("", "Thank you."), ("", "There is no speech."), ("", "you")])
+    heard = [replace(prediction, audio_s=15.0) for prediction in found.predictions]
+    metrics = {m.name: m for m in scorer("invented")(replace(found, predictions=heard))}
+    assert estimate(metrics["invented"]).value == 0.5
+    assert estimate(metrics["words_a_minute"]).value == 3.0
+    assert all(metric.better == "low" for metric in metrics.values())

@@ -103,3 +103,23 @@ def test_predictions_of_other_items_are_refused(out, change, message):
 def test_a_folder_without_a_suite_is_no_evaluation(tmp_path):
     with pytest.raises(ValueError, match="no suite.yaml here, so it is no evaluation"):
         score_folder(tmp_path)
+
+
+def test_what_is_kept_of_another_system_is_the_share_of_what_that_one_gets_right(tmp_path):
+    check = {"check": {"name": "says", "any_of": ["yes"]}}
+    talks = [Conversation(f"q{n}", (user("?"), assistant("yes")), meta=check) for n in range(4)]
+    (tmp_path / "asked.jsonl").write_text("\n".join(map(to_line, talks)))
+    of = EvalSet(
+        name="asked", path=str(tmp_path / "asked.jsonl"), speech="synthetic", scorer="check"
+    )
+    items = write_items(of, tmp_path)
+    suite = Suite(name="mine", sets=(of,))
+    (tmp_path / "suite.yaml").write_text(yaml.safe_dump(suite.model_dump(mode="json")))
+    said = {"ours": ["yes", "no", "no", "yes"], "base": ["yes", "yes", "no", "no"]}
+    for system, answers in said.items():
+        found = [Prediction(i.id, "", "m", "d", a) for i, a in zip(items, answers, strict=True)]
+        write_predictions(predictions_file(tmp_path, system, "asked"), found)
+    scores = score_folder(tmp_path)
+    (kept,) = find(scores, metric="kept_of_base")
+    assert (kept.value, kept.num_items) == (0.5, 2)
+    assert not find(scores, metric="kept_of_ours", system="base")

@@ -30,7 +30,7 @@ def test_the_paths_of_a_suite_are_relative_to_its_file(tmp_path):
     ("line", "message"),
     [
         ("{name: a, path: b, speech: real, scorer: wer, nam: 2}", "did you mean 'name'"),
-        ("{name: a, speech: real, scorer: wer}", "'a' must have either 'path' or 'make'"),
+        ("{name: a, speech: real, scorer: wer}", "'a' must have 'path', or 'make', or both"),
         ("{name: a/b, path: b, speech: real, scorer: wer}", "'sets.0.name'"),
         ("{name: a, path: b, speech: loud, scorer: wer}", "'sets.0.speech'.*'real'"),
     ],
@@ -73,3 +73,13 @@ def test_every_line_of_a_text_is_an_item(tmp_path):
         ("passage-1", "One line."),
         ("passage-2", "Another."),
     ]
+
+
+def test_a_set_is_made_once_and_made_again_with_other_settings(tmp_path, voice):
+    of = EvalSet(name="sums", make="sums", number=2, speech="synthetic", scorer="check")
+    items = write_items(of, tmp_path)
+    said = len(voice.said)
+    assert len(items) == said == 2 and write_items(of, tmp_path) == items
+    assert len(voice.said) == said
+    assert write_items(of.model_copy(update={"seed": 1}), tmp_path) != items
+    assert len(voice.said) == 2 * said

@@ -10,10 +10,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from voicetextblender.chat import Conversation
+from voicetextblender.eval.checks import VERSION as CHECKS_VERSION
+from voicetextblender.eval.checks import check, invented_words, is_refusal, slot_counts
 from voicetextblender.eval.metrics import (
     Metric,
     character_edits,
@@ -51,6 +54,10 @@ class Answers:
     @property
     def hypotheses(self) -> list[str]:
         return [prediction.answer for prediction in self.predictions]
+
+    @property
+    def pairs(self) -> list[tuple[Conversation, str]]:
+        return list(zip(self.items, self.hypotheses, strict=True))
 
 
 Scorer = Callable[[Answers], list[Metric]]
@@ -169,14 +176,29 @@ def score_number(answers: Answers) -> list[Metric]:
 
 
 def score_checks(answers: Answers) -> list[Metric]:
-    """Return what the answers are worth by the program that each item's `meta.check` names."""
-    from voicetextblender.eval.checks import VERSION, check
+    """Return what the answers are worth by their items' `meta.check`, and how many decline."""
+    worth = [check(item, said) for item, said in answers.pairs]
+    refused = [is_refusal(said) for said in answers.hypotheses]
+    made = f"checks-{CHECKS_VERSION}"
+    return [points("check", worth, made), points("refusals", refused, made, "low")]
 
-    worth = [
-        check(item, hypothesis)
-        for item, hypothesis in zip(answers.items, answers.hypotheses, strict=True)
-    ]
-    return [points("check", worth, f"checks-{VERSION}")]
+
+def score_slots(answers: Answers) -> list[Metric]:
+    """Return F1 over the slots of all answers together, and how often a whole object is right."""
+    counts = [slot_counts(item, said) for item, said in answers.pairs]
+    sums = np.array([(2 * c.right, c.said + c.wanted) for c in counts], float)
+    made = f"checks-{CHECKS_VERSION}: first JSON object of the answer, without intent"
+    exact = [c.right == c.said == c.wanted for c in counts]
+    return [Metric("slot_f1", sums, mean, made), points("exact", exact, made)]
+
+
+def score_invented(answers: Answers) -> list[Metric]:
+    """Return how often words are written down where nobody speaks, and how many a minute."""
+    words = [invented_words(said) for said in answers.hypotheses]
+    minutes = [prediction.audio_s / 60 for prediction in answers.predictions]
+    made = f"checks-{CHECKS_VERSION}: any word but an honest 'no speech'"
+    a_minute = Metric("words_a_minute", np.array([words, minutes]).T, mean, made, "low", "")
+    return [points("invented", [count > 0 for count in words], made, "low"), a_minute]
 
 
 def score_perplexity(answers: Answers) -> list[Metric]:
@@ -197,6 +219,8 @@ SCORERS: dict[str, Scorer] = {
     "choice": score_choice,
     "number": score_number,
     "check": score_checks,
+    "slots": score_slots,
+    "invented": score_invented,
     "perplexity": score_perplexity,
     "kl": score_kl,
 }
@@ -209,10 +233,12 @@ def scorer(name: str) -> Scorer:
     return SCORERS[name]
 
 
-def points(name: str, worth: Sequence[float], made: str) -> Metric:
+def points(
+    name: str, worth: Sequence[float], made: str, better: Literal["high", "low"] = "high"
+) -> Metric:
     """Return the metric that is the mean of what each item is worth, 0 to 1."""
     sums = np.array([(float(point), 1.0) for point in worth]).reshape(-1, 2)
-    return Metric(name, sums, mean, made)
+    return Metric(name, sums, mean, made, better)
 
 
 def last_number(text: str) -> float | None:

@@ -127,6 +127,11 @@ def score_set(of: EvalSet, suite: Suite, out: Path) -> list[Score]:
                     verdict = judged(gap, metric, estimate(theirs[number]).value)
                     is_kept = of.speech == "none" and (system, other) == ("ours", "base")
                     rows.append(replace(row, against=other, verdict=verdict if is_kept else None))
+                    if metric.name == "check" and other in ("typed", "base"):
+                        right = [p for p in whole if theirs[number].sums[p, 0]]
+                        if right:
+                            both = replace(metric.of(right), name=f"kept_of_{other}")
+                            rows.append(_filled(blank, both, estimate(both), answers, right))
     return rows
 
 

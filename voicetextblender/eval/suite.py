@@ -30,7 +30,13 @@ class EvalSet(Settings):
     """JSONL file of conversations, or a text; in a suite file, relative to the suite's folder."""
 
     make: str | None = None
-    """Name of the generator that makes the set, where it is no file."""
+    """Generator that makes the set, of nothing or of `path`; docs/evaluation.md lists them."""
+
+    number: PositiveInt = 40
+    """Items that the generator makes, or conversations of `path` that it begins with."""
+
+    voices: tuple[str, ...] = ("hibari",)
+    """Who speaks where the generator needs a voice; named as in `vtb synth`."""
 
     seed: NonNegativeInt = 0
     """Seed of the generator."""
@@ -64,8 +70,8 @@ class EvalSet(Settings):
 
     @model_validator(mode="after")
     def _is_a_file_or_made(self) -> Self:
-        if (self.path is None) == (self.make is None):
-            raise ValueError(f"set '{self.name}' must have either 'path' or 'make'")
+        if self.path is None and self.make is None:
+            raise ValueError(f"set '{self.name}' must have 'path', or 'make', or both")
         return self
 
 
@@ -143,24 +149,31 @@ def read_items(out: Path, name: str) -> list[Conversation]:
 
 def source_file(of: EvalSet, out: Path) -> Path:
     """Return a set's file of conversations, made if need be. Raises ValueError."""
+    if of.make is None:
+        assert of.path is not None
+        return _passages(of, out) if of.path.endswith(".txt") else Path(of.path)
+    of_what = (of.make, of.seed, of.number, of.voices, of.path)
+    folder = out / "made" / f"{of.name}-{hashlib.sha256(repr(of_what).encode()).hexdigest()[:8]}"
+    path = folder / "items.jsonl"
+    if not path.is_file():
+        make(of.make, folder, of.seed, of.number, of.voices, of.path)
+    return path
+
+
+def _passages(of: EvalSet, out: Path) -> Path:
+    """Write the passages of a text, one a line, as items without a question."""
+    assert of.path is not None
     path = out / "made" / of.name / "items.jsonl"
-    if of.path is None:
-        assert of.make is not None
-        if not path.is_file():
-            make(of.make, path.parent, of.seed)
-    elif of.path.endswith(".txt"):
-        lines = Path(of.path).read_text(encoding="utf-8").split("\n")
-        passages = [line.strip() for line in lines if line.strip()]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(
-            "".join(
-                to_line(Conversation(f"passage-{n}", (assistant(text),))) + "\n"
-                for n, text in enumerate(passages, start=1)
-            ),
-            encoding="utf-8",
-        )
-    else:
-        return Path(of.path)
+    lines = Path(of.path).read_text(encoding="utf-8").split("\n")
+    passages = [line.strip() for line in lines if line.strip()]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(
+        "".join(
+            to_line(Conversation(f"passage-{n}", (assistant(text),))) + "\n"
+            for n, text in enumerate(passages, start=1)
+        ),
+        encoding="utf-8",
+    )
     return path
 
 
