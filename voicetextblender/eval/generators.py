@@ -38,7 +38,7 @@ def make(
         raise ValueError(f"'{name}' is no generator; use one of {', '.join(GENERATORS)}")
     if (name in FROM_A_FILE) != (source is not None):
         needs = "needs 'path', a set to begin with" if source is None else "takes no 'path'"
-        raise ValueError(f"the generator '{name}' {needs}; see docs/evaluation.md")
+        raise ValueError(f"the generator '{name}' {needs}; see docs/sets.md")
     folder.mkdir(parents=True, exist_ok=True)
     items = _chosen(source, number) if source else []
     if name in MADE_UP:

@@ -30,7 +30,7 @@ class EvalSet(Settings):
     """JSONL file of conversations, or a text; in a suite file, relative to the suite's folder."""
 
     make: str | None = None
-    """Generator that makes the set, of nothing or of `path`; docs/evaluation.md lists them."""
+    """Generator that makes the set, of nothing or of `path`; docs/sets.md lists them."""
 
     number: PositiveInt = 40
     """Items that the generator makes, or conversations of `path` that it begins with."""
