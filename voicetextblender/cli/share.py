@@ -1,11 +1,61 @@
-"""The verbs that give a model to others: `vtb export`."""
+"""The verbs that give a model to others: `vtb ui`, `vtb export`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from voicetextblender.cli.common import note
+from voicetextblender.cli.common import DEFAULT_MODEL, ModelOption, load_model, note
+
+if TYPE_CHECKING:
+    from voicetextblender.serve.ui import Speak
+
+
+def ui(
+    model: ModelOption = DEFAULT_MODEL,
+    host: Annotated[str, typer.Option(help="Address; 0.0.0.0 lets others in.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port of the page.", min=1, max=65535)] = 7860,
+    keep: Annotated[
+        Path, typer.Option(help="Where conversations are kept that got a thumb.", metavar="DIR")
+    ] = Path("runs/kept"),
+    voice: Annotated[str, typer.Option(help="Reads answers aloud, such as hibari.")] = "hibari",
+    recogniser: Annotated[
+        str, typer.Option(help="Whisper part to compare with, or http://HOST/v1#MODEL.")
+    ] = "whisper-base",
+) -> None:
+    """Open a page to talk with a model, to transcribe recordings and to compare.
+
+    Example: vtb ui --model runs/demo/model
+    """
+    from voicetextblender.serve.ui import Page, answering, launch, writing
+    from voicetextblender.synth.check import load_recogniser
+
+    speech_lm, processor = load_model(model)
+    page = Page(
+        str(model),
+        keep,
+        ask=answering(speech_lm, processor),
+        write_down=writing(speech_lm, processor),
+        speak=_speak(voice),
+        # A merged model has no language model of before in it to compare with.
+        hear=None
+        if speech_lm.config.is_whole
+        else lambda clip, lang: load_recogniser(recogniser).recognise([clip], lang)[0],
+    )
+    note(f"The page is at http://{host}:{port} (Ctrl-C ends)")
+    launch(page, host, port)
+
+
+def _speak(voice: str) -> "Speak | None":
+    """Return what reads aloud; None, with a note, where the voice is not installed."""
+    from voicetextblender.synth.voices import load_voice
+
+    try:
+        speaker = load_voice(voice)
+    except ValueError as error:
+        note(f"Answers are not read aloud: {error}")
+        return None
+    return lambda text: (speaker.rate, speaker.speak(text, seed=0))
 
 
 def export(
@@ -30,4 +80,5 @@ def export(
 
 def add_to(app: typer.Typer) -> None:
     """Add these verbs to the command."""
+    app.command()(ui)
     app.command()(export)
