@@ -184,7 +184,9 @@ def _open_soundfile(file: BinaryIO, name: str) -> soundfile.SoundFile | None:
     if Path(name).suffix.lower() in _HEADERLESS:
         return None
     try:
-        return soundfile.SoundFile(file)
+        # Through the descriptor, libsndfile reads by itself, not by calling Python for each piece.
+        is_on_disk = isinstance(file, io.BufferedReader)
+        return soundfile.SoundFile(file.fileno() if is_on_disk else file, closefd=not is_on_disk)
     except (soundfile.LibsndfileError, TypeError):  # TypeError: a .raw file has no header
         file.seek(0)
         return None
@@ -201,7 +203,7 @@ def _decode_soundfile(
             _BLOCK, frames=min(end, sound.frames) - first, dtype="float32", always_2d=True
         )
         mean = np.full(sound.channels, 1 / sound.channels, np.float32)
-        chunks = [block @ mean for block in blocks]
+        chunks = [block[:, 0] if sound.channels == 1 else block @ mean for block in blocks]
     except soundfile.LibsndfileError as error:
         raise ValueError(
             f"{name}: is damaged ({error.error_string}); copy it again or leave it out"

@@ -25,13 +25,14 @@ def log_mel(samples: Tensor, extractor: WhisperFeatureExtractor) -> Tensor:
     mels = []
     for chunk in frames.split(_CHUNK):
         spectrum = torch.view_as_real(torch.fft.rfft(chunk * window))
-        mels.append(spectrum.square_().sum(-1) @ filters)
+        mels.append(spectrum.square_().flatten(1) @ filters)  # adds real and imaginary power too
     features = torch.cat(mels).clamp_(min=1e-10).log10_()
     return features.clamp_(min=features.max().item() - 8.0).add_(4.0).div_(4.0)
 
 
 @lru_cache(maxsize=4)
 def _constants(width: int, num_mel_bins: int, rate: int) -> tuple[Tensor, Tensor]:
-    """Return the window (W,) and the mel filters (W / 2 + 1, M)."""
+    """Return the window (W,) and the mel filters (W + 2, M), one row twice for each frequency."""
     extractor = WhisperFeatureExtractor(num_mel_bins, sampling_rate=rate, n_fft=width)
-    return torch.hann_window(width), torch.from_numpy(extractor.mel_filters).float()
+    filters = torch.from_numpy(extractor.mel_filters).float()  # (W / 2 + 1, M)
+    return torch.hann_window(width), filters.repeat_interleave(2, dim=0)
