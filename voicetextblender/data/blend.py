@@ -76,8 +76,8 @@ class Blend:
         """Return draw number `draw`, 0 or more."""
         block, place = divmod(draw, BLOCK)
         source_of, nth, before = self._order(block)
-        source = int(source_of[place])
-        drawn = int(before[source]) + int(nth[place])
+        source = source_of[place]
+        drawn = before[source] + nth[place]
         epoch, number = divmod(drawn, self.sizes[source])
         return Draw(source, int(self._epoch(source, epoch)[number]), epoch)
 
@@ -85,7 +85,8 @@ class Blend:
         """Return how often each source is drawn among the first `draws`."""
         block, place = divmod(draws, BLOCK)
         source_of, _, before = self._order(block)
-        return (before + np.bincount(source_of[:place], minlength=len(self.sizes))).tolist()
+        started = np.bincount(np.array(source_of[:place], int), minlength=len(self.sizes))
+        return np.add(before, started).tolist()
 
     def _divide(self) -> list[_Stretch]:
         """Divide all blocks: a stretch ends where a source has less to give than its quota."""
@@ -108,7 +109,7 @@ class Blend:
             before = before + num * quotas
             left = left - num * quotas
 
-    def _shuffled_block(self, block: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _shuffled_block(self, block: int) -> tuple[list[int], list[int], list[int]]:
         """Return the source of each draw of the block, how often it was drawn before in it, and
         how often each source was drawn before it."""
         stretch = self._stretches[bisect_right(self._stretches, block, key=lambda s: s.block) - 1]
@@ -118,7 +119,7 @@ class Blend:
         when = (nth + seeded(self.seed, "block", block).random(BLOCK)) / quotas[source]
         order = np.argsort(when, kind="stable")
         before = stretch.before + (block - stretch.block) * quotas
-        return source[order], nth[order], before
+        return source[order].tolist(), nth[order].tolist(), before.tolist()
 
     def _shuffled_epoch(self, source: int, epoch: int) -> np.ndarray:
         return seeded(self.seed, "epoch", source, epoch).permutation(self.sizes[source])

@@ -33,19 +33,21 @@ def pack(
     `samples` come with the numbers of their draws: those that wait at `place`, then every
     `stride`-th from `place.draw` on; None is a draw that is left out.
     """
-    pool: list[tuple[int, Sample]] = []
-    draw = place.draw
+    pool: list[tuple[int, int, Sample]] = []  # the draw, the length and the sample
+    draw, tokens = place.draw, 0
     while True:
-        while len(pool) < POOL_SAMPLES or sum(len(s) for _, s in pool) < (1 + POOL_ROWS) * budget:
+        while len(pool) < POOL_SAMPLES or tokens < (1 + POOL_ROWS) * budget:
             number, sample = next(samples)
             draw = max(draw, number + stride)
             if sample is not None:
-                pool.append((number, sample))
-        lens = [len(sample) for _, sample in pool]
-        chosen = {0, *(1 + n for n in best_fit(lens[1:], budget - lens[0]))}
-        row = [pool[n][1] for n in sorted(chosen)]
+                pool.append((number, len(sample), sample))
+                tokens += len(sample)
+        first = pool[0][1]
+        chosen = {0, *(1 + n for n in best_fit([n for _, n, _ in pool[1:]], budget - first))}
+        row = [pool[n] for n in sorted(chosen)]
         pool = [waiting for n, waiting in enumerate(pool) if n not in chosen]
-        yield row, Place(draw, tuple(number for number, _ in pool))
+        tokens -= sum(n for _, n, _ in row)
+        yield [sample for _, _, sample in row], Place(draw, tuple(number for number, _, _ in pool))
 
 
 def best_fit(lens: Sequence[int], room: int) -> list[int]:
