@@ -117,3 +117,11 @@ def test_a_second_speaker_is_the_same_voice_deeper_where_there_is_but_one(tmp_pa
 def test_a_clip_that_has_a_file_is_not_said(tmp_path, voice):
     write_spoken([asr("a", "es", "Hola.")], tmp_path, ["fake"])
     assert not voice.said and not list((tmp_path / "clips").iterdir())
+
+
+@pytest.mark.parametrize("name", sorted(MADE_UP.keys() - {"formats", "names", "conflict"}))
+def test_no_probe_is_answered_by_repeating_what_was_typed_or_said(name):
+    for item in MADE_UP[name](24, 0):
+        turns = item.messages[1:-1] if name == "recall" else item.messages[:-1]  # not the fact
+        for text in (part.text or "" for turn in turns for part in turn.parts):
+            assert check(item, text) == 0.0, item

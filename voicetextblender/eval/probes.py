@@ -23,7 +23,7 @@ WORDINGS = (  # none of them is among those that training data is made with
     "Repeat after the speaker, in writing.",
     "Quote the recording in full.",
     "Subtitles for this, please:",
-    "Spell out this voice message so that I can read it.",
+    "Make this voice message readable for me.",
     "Take dictation.",
 )
 
@@ -150,7 +150,7 @@ def recall(number: int, seed: int) -> Iterator[Conversation]:
             f"recall-{place:03d}",
             (
                 user(to_say(fact) if first == "spoken" else fact),
-                assistant(f"Nice to meet you, {person}! How can I help you?"),
+                assistant("Nice to meet you! How can I help you?"),
                 user(to_say(question) if second == "spoken" else question),
             ),
             answer,
@@ -163,7 +163,7 @@ def sums(number: int, seed: int) -> Iterator[Conversation]:
     """Spoken arithmetic with small numbers."""
     for place in range(number):
         random = seeded(seed, "sums", place)
-        one, two = (int(n) for n in random.integers(2, 10, size=2))
+        one, two = (2 + int(n) for n in random.permutation(8)[:2])  # else 6 - 3 would be said
         kind, text, value = (
             ("plus", f"What is {one} plus {two}?", one + two),
             ("minus", f"What is {one + two} minus {two}?", one),
