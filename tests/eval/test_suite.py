@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from voicetextblender.chat import Audio, Conversation, assistant, to_line, user
@@ -39,6 +41,23 @@ def test_a_suite_that_will_not_do_is_refused(tmp_path, line, message):
     (tmp_path / "my.yaml").write_text(f"name: mine\nsets:\n  - {line}\n")
     with pytest.raises(ValueError, match=message):
         load_suite(tmp_path / "my.yaml")
+
+
+def test_a_suite_asks_the_sets_of_those_that_it_includes_first(tmp_path):
+    one = "sets: [{name: one, path: one.jsonl, speech: real, scorer: wer}]\n"
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/one.yaml").write_text(f"name: one\n{one}")
+    two = "sets: [{name: two, path: two.jsonl, speech: real, scorer: wer}]\n"
+    (tmp_path / "both.yaml").write_text(f"name: both\ninclude: [a/one.yaml]\n{two}")
+    suite = load_suite(tmp_path / "both.yaml")
+    assert [Path(of.path) for of in suite.sets] == [
+        tmp_path / "a/one.jsonl",
+        tmp_path / "two.jsonl",
+    ]
+    assert (suite.name, suite.include) == ("both", ())
+    (tmp_path / "both.yaml").write_text(f"name: both\ninclude: [a/one.yaml]\n{one}")
+    with pytest.raises(ValueError, match="both.yaml: .*sets name 'one' twice"):
+        load_suite(tmp_path / "both.yaml")
 
 
 def test_two_sets_of_one_name_are_refused():

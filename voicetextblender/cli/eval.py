@@ -23,7 +23,7 @@ def evaluate(
 ) -> None:
     """Ask a suite of a model, of the LLM that it began as, and of a cascade; score the answers.
 
-    Example: vtb eval runs/demo/model suites/small.yaml --out runs/demo/eval
+    Example: vtb eval runs/demo/model suites/real.yaml --out runs/demo/eval
     """
     from voicetextblender.eval.suite import load_suite
 

@@ -84,6 +84,9 @@ class Suite(Settings):
     sets: tuple[EvalSet, ...] = ()
     """The sets of conversations."""
 
+    include: tuple[str, ...] = ()
+    """Other suite files, relative to this one, whose sets are asked before these."""
+
     judge: str | None = None
     """Who judges open answers: `http://host/v1#MODEL`, or a part such as qwen2.5-0.5b."""
 
@@ -106,11 +109,13 @@ def load_suite(path: str | Path) -> Suite:
     path = Path(path)
     suite = validate(Suite, read_yaml(path, "suite", "'name' and 'sets'"), str(path))
     folder = path.parent.absolute()
-    sets = tuple(
+    own = tuple(
         one if one.path is None else one.model_copy(update={"path": str(folder / one.path)})
         for one in suite.sets
     )
-    return suite.model_copy(update={"sets": sets})
+    included = tuple(one for other in suite.include for one in load_suite(folder / other).sets)
+    whole = suite.model_copy(update={"sets": (*included, *own), "include": ()})
+    return validate(Suite, whole.model_dump(), str(path))
 
 
 def write_items(of: EvalSet, out: Path) -> list[Conversation]:
