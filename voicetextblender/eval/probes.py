@@ -138,19 +138,19 @@ def recall(number: int, seed: int) -> Iterator[Conversation]:
     for place in range(number):
         random = seeded(seed, "recall", place)
         city, animal, person = (_one_of(p, random) for p in (_CITIES, _ANIMALS, _PEOPLE))
-        fact = f"My name is {person}. I live in {city} and I have a {animal}."
+        # In the third person: asked about "my" cat, a small model tells of its own.
+        fact = f"{person} lives in {city} and has a {animal}."
         question, answer = (
-            ("What is my name?", person),
-            ("In which city do I live?", city),
-            ("Which animal do I have?", animal),
-        )[place % 3]
-        kind = ("spoken, then typed", "typed, then spoken", "spoken, then spoken")[place // 3 % 3]
+            (f"Which animal does {person} have?", animal),
+            (f"In which city does {person} live?", city),
+        )[place % 2]
+        kind = ("spoken, then typed", "typed, then spoken", "spoken, then spoken")[place // 2 % 3]
         first, second = kind.split(", then ")
         yield _item(
             f"recall-{place:03d}",
             (
                 user(to_say(fact) if first == "spoken" else fact),
-                assistant("Nice to meet you! How can I help you?"),
+                assistant("That sounds nice!"),
                 user(to_say(question) if second == "spoken" else question),
             ),
             answer,
