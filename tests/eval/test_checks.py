@@ -37,6 +37,7 @@ def asked(*checks, reference="yes"):
         ("is_one_of", {"any_of": ["blue"]}, "Blue.", "The word blue."),
         ("number", {"value": 5, "given": [2, 3]}, "2 + 3 = 5.", "2 + 3 = 6"),
         ("number", {"value": 5, "given": [2, 3]}, "It is five", "5 or 6"),
+        ("number", {"value": 5, "given": [2, 3]}, "Let me see.\n2 + 3 = 5\nIn 4 steps.", "6\n5"),
         ("number", {"value": 5, "given": [2, 3]}, "Two and three (5).", "Two, three."),
         ("number", {"value": 23}, "twenty-three", "2, 3"),
         ("number", {"value": 1250}, "1,250 metres", "1 250"),

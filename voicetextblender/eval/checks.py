@@ -92,8 +92,12 @@ def is_one_of(answer: str, any_of: Sequence[str]) -> float:
 
 
 def number(answer: str, value: float, given: Sequence[float] = ()) -> float:
-    """The answer gives this number, and no other but those of the question."""
-    said = {float(n) for n in re.findall(r"(?<![\w.])\d+(?:\.\d+)?(?![\w])", _numerals(answer))}
+    """The first line with a number gives this one, and no other but those of the question."""
+    lines = (
+        {float(n) for n in re.findall(r"(?<![\w.])\d+(?:\.\d+)?(?![\w])", _numerals(line))}
+        for line in answer.splitlines()
+    )
+    said = next(filter(None, lines), set())
     return float(value in said and not said - {float(value), *map(float, given)})
 
 
