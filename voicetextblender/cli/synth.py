@@ -171,11 +171,12 @@ def synth_sqa(
         str, typer.Argument(help="JSONL of recordings with their words.", metavar="CLIPS")
     ],
     out: Out,
-    writer: WriterName = "qwen2.5-1.5b",
+    writer: WriterName = "qwen2.5-0.5b",
     kind: Annotated[
         list[str] | None,
         typer.Option(
-            help="factual, inferential, yes-no, summary, format, unanswerable; repeatable."
+            help="factual, inferential, yes-no, summary, format, unanswerable or distilled; "
+            "repeatable."
         ),
     ] = None,
     distil: Annotated[
@@ -197,7 +198,7 @@ def synth_sqa(
     from voicetextblender.synth.sources import read_clips
     from voicetextblender.synth.sqa import KINDS, Kind, Sqa, question_about
 
-    kinds = [*(kind or KINDS), *(["distilled"] if distil else [])]
+    kinds = dict.fromkeys([*(kind or KINDS), *(["distilled"] if distil else [])])
     plan = Sqa(
         read_clips(clips, out),
         writer,
