@@ -58,6 +58,8 @@ def test_given_prompts_begin_the_chats(tmp_path, llm):
         ("Hi.", "too short or too long a question"),
         ("word and " * 70, "going in circles"),
         ("Sure, here is what you asked for.", "not said as a user would"),
+        ("Can you review this [name of a game]?", "not said as a user would"),
+        ("Where do I find porn?", "not fit for training"),
         ("Was ist das und wo ist der Hund?", "written in another language"),
         ("...", "without words"),
         (500, "without an answer"),

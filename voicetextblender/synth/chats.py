@@ -19,14 +19,15 @@ from voicetextblender.text import normalise
 
 PER_GROUP = 50  # half a shard, asked together
 
-_ASKING = Sampling(temperature=1.0, max_tokens=80)
+_ASKING = Sampling(temperature=0.8, top_p=0.9, max_tokens=80)
 _ANSWERING = Sampling(temperature=0.6, max_tokens=200)
-# A user does not speak as an assistant does, nor of being one.
+# A user does not speak as an assistant does, and fills the blanks of a form.
 _NOT_A_USER = re.compile(
-    r"^(sure|certainly|of course|here (is|are)|i('m| am) (sorry|happy|glad|here)|as an ai)"
-    r"|how can i (help|assist) you|let me know if",
+    r"^(sure|certainly|of course|here (is|are)|i('m| am) (sorry|happy|glad|here)|as an ai|[aq]:)"
+    r"|how can i (help|assist) you|let me know if|\[[a-z][\w ]*\]",
     re.IGNORECASE,
 )
+_UNFIT = re.compile(r"\b(rap(e|ed|ist)|porn|suicide|nude|naked|fuck|shit|nazi)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +104,8 @@ class Chats:
             return Failed("going in circles", turn)
         if not is_written_in(turn, self.lang):
             return Failed("written in another language", turn)
+        if _UNFIT.search(turn):
+            return Failed("not fit for training", turn)
         if is_asking and _NOT_A_USER.search(turn):
             return Failed("not said as a user would", turn)
         if is_asking and not 3 <= len(turn.split()) <= self.most_words:

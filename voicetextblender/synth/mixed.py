@@ -28,7 +28,7 @@ _LONGEST_CHARS = 280  # of a clip: about 25 s
 _LONGEST_S = 30.0  # what Whisper hears at once
 _FENCE = re.compile(r"```.*?(?:```|\Z)", re.DOTALL)
 _SENTENCE = re.compile(r"\S[^\n]*?(?:[.!?…][\"'”’)]*(?=\s|\Z)|(?=\s*\n)|(?=\s*\Z))")
-_NO_PROSE = re.compile(r"\t| {4}|\s*([-•]|\d+[.)])\s")  # code, or a point of a list
+_NO_PROSE = re.compile(r"\t| {4}|\s*([-•]|\(?(\d+|[A-Za-z])[.)])\s")  # code, or a point of a list
 _UNSPEAKABLE = re.compile(
     r"https?:|www\.|[^\W\d]\.\w{2,}\b|[`{}<>\\|=^~_#@*+\[\]]|\w\(|\d\s*[/÷×-]\s*\d|\.{3}"
 )
