@@ -17,7 +17,7 @@ _SIMILAR = "all-minilm-l6-v2"
 # The words that a text of some length in a language cannot do without, and others do not have.
 _COMMON = {
     "de": "der die das und ist nicht ich sie ein eine zu mit den auf für von es wir er im dem",
-    "en": "the and is of to in it you that was for on are with he she this have not be a",
+    "en": "the and is of to in it you that was for on are with he she this have not be a i my do",
     "es": "el la los que de y en un una es no por con para se su lo más las del",
     "fr": "le la les et est de des un une je que pas pour dans il elle vous ce qui du",
     "it": "il che di e la un una è non per con sono si mi gli della del lo ha nel",
@@ -52,7 +52,7 @@ def repeats_itself(text: str) -> bool:
 def is_written_in(text: str, lang: str) -> bool:
     """Tell whether a text may be in a language: its script is right, and its common words are.
 
-    A text in which nothing speaks for a language may be in any.
+    A text in which little speaks for another language may be in any.
     """
     letters = sum(map(str.isalpha, text))
     for script, langs in _SCRIPTS.items():
@@ -63,7 +63,7 @@ def is_written_in(text: str, lang: str) -> bool:
             return False
     words = Counter(normalise(text).split())
     counts = {each: sum(words[word] for word in common) for each, common in _COMMON_WORDS.items()}
-    return lang not in counts or counts[lang] >= max(counts.values())
+    return lang not in counts or max(counts.values()) < counts[lang] + 2
 
 
 def copies(text: str, context: str) -> bool:
