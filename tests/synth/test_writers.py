@@ -87,7 +87,7 @@ def test_a_service_plays_the_user_with_the_turns_swapped(llm):
 
 
 def test_json_that_is_none_is_asked_for_again_and_then_counted(llm):
-    replies = iter(["no idea", '{"name": 3}', 'Sure! {"name": "Ada", "year": 1815} Good?'])
+    replies = iter(["no idea", '{"name": 3}', 'Sure! {"name": "Ada", "year": 1815} Or: {}'])
     llm.reply = staticmethod(lambda messages: next(replies))
     assert write_json(load_writer(llm.name), [HELLO], [0], Fact) == [Fact(name="Ada", year=1815)]
     llm.reply = staticmethod(lambda messages: "nonsense")

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from voicetextblender.chat import Conversation, Turn, system, user
 from voicetextblender.model.parts import resolve
@@ -264,12 +264,13 @@ class _Draws:
 
 
 def _parsed(turn: str | Failed, form: type[F]) -> F | Failed:
-    """Read the JSON object in a turn, whatever stands before and behind it."""
+    """Read the first JSON object in a turn, whatever stands before and behind it."""
     if isinstance(turn, Failed):
         return turn
     try:
-        return form.model_validate_json(turn[turn.find("{") : turn.rfind("}") + 1])
-    except ValidationError:
+        found, _ = json.JSONDecoder().raw_decode(turn[turn.index("{") :])
+        return form.model_validate(found)
+    except ValueError:
         return Failed("answered with other JSON than asked for", turn[:160])
 
 
