@@ -20,7 +20,7 @@ from voicetextblender.text import normalise
 PER_GROUP = 50  # half a shard, asked together
 
 _ASKING = Sampling(temperature=0.8, top_p=0.9, max_tokens=80)
-_ANSWERING = Sampling(temperature=0.6, max_tokens=200)
+_ANSWERING = Sampling(temperature=0.6, max_tokens=400)  # small models are long-winded
 # A user does not speak as an assistant does, and fills the blanks of a form.
 _NOT_A_USER = re.compile(
     r"^(sure|certainly|of course|here (is|are)|i('m| am) (sorry|happy|glad|here)|as an ai|[aq]:)"
