@@ -7,6 +7,7 @@ vtb synth chat --prompts chats.jsonl --number 9999 --out data/chat  # a model's 
 
 import gzip
 import json
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,8 @@ from voicetextblender.chat import Conversation, Turn, assistant, to_line, user
 from voicetextblender.seeding import seeded
 from voicetextblender.synth.quality import is_written_in, repeats_itself
 
+# Whom a model was told to be; another is to be trained.
+A_MODEL = re.compile(r"Open ?-?Assistant|ChatGPT|OpenAI|LAION|language model", re.IGNORECASE)
 MOST_ASKED, MOST_ANSWERED = 60, 150  # words
 
 
@@ -42,12 +45,13 @@ def threads(message: dict, before: tuple[Turn, ...] = ()) -> Iterator[tuple[Turn
 
 
 def is_fit(turns: tuple[Turn, ...]) -> bool:
-    """Tell whether each turn is English, of some length, and no circle."""
+    """Tell whether each turn is English, of some length, and neither a circle nor of itself."""
     asked, answered = turns[::2], turns[1::2]
     return (
         len(turns) > 1
         and all(3 <= len(turn.text.split()) <= MOST_ASKED for turn in asked)
         and all(1 <= len(turn.text.split()) <= MOST_ANSWERED for turn in answered)
+        and not any(A_MODEL.search(turn.text) for turn in answered)
         and all(is_written_in(t.text, "en") and not repeats_itself(t.text) for t in turns)
     )
 
