@@ -18,13 +18,13 @@ from peft.helpers import disable_input_dtype_casting
 
 from voicetextblender.batch import Batch
 from voicetextblender.config import Recipe
-from voicetextblender.model.modeling import SpeechLM
-from voicetextblender.model.processing import SpeechLMProcessor
+from voicetextblender.train.dist import ALONE
 from voicetextblender.train.feed import build_loader
-from voicetextblender.train.loop import Tally, train_step
-from voicetextblender.train.optim import build_optimizer
+from voicetextblender.train.loop import begin, count, train_step
+from voicetextblender.train.tally import Tally
 
 BUDGET = 1024
+SOURCES = ("speech", "text")
 
 
 def without_padding(batch: Batch) -> Batch:
@@ -49,16 +49,14 @@ def main() -> None:
             "train": {"tokens_per_batch": BUDGET, "spec_augment": None},
         }
     )
-    processor = SpeechLMProcessor.from_parts(recipe.model)
-    model = SpeechLM.from_parts(recipe.model, processor.audio_token_id).train()
-    optimizer = build_optimizer(model, recipe.train)
-    rows = build_loader(recipe, processor).steps()
+    run = begin(recipe, ALONE, resume=False)
+    rows = build_loader(recipe, run.processor).steps()
     seconds: dict[str, list[float]] = {}
     useful: dict[str, list[int]] = {}
     made: list[float] = []
     first: Batch | None = None
     with ExitStack() as stack:
-        stack.enter_context(disable_input_dtype_casting(model))
+        stack.enter_context(disable_input_dtype_casting(run.model))
         for _ in range(steps):
             began = time.process_time()
             (batch,) = next(rows).batches
@@ -67,7 +65,7 @@ def main() -> None:
             ways = {"padded": batch, "as they are": without_padding(batch), "repeated": first}
             for way, row in ways.items():
                 began = time.process_time()
-                train_step(model, optimizer, [row], recipe.train, Tally())
+                train_step(run, [row], count(run, [row], False), Tally(SOURCES, ALONE.device))
                 seconds.setdefault(way, []).append(time.process_time() - began)
                 useful.setdefault(way, []).append(len(row.input_ids) - row.padding)
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, rows of {BUDGET}")

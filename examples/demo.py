@@ -17,7 +17,8 @@ from voicetextblender.model.modeling import SpeechLM
 from voicetextblender.model.processing import SpeechLMProcessor
 from voicetextblender.progress import progress_bar
 from voicetextblender.synth.asr import SpokenSentences, read_sentences, speak
-from voicetextblender.train.loop import one_line, train
+from voicetextblender.train.log import one_line
+from voicetextblender.train.loop import train
 
 RUN = Path("runs/demo")
 

@@ -90,6 +90,7 @@ def test_chat_reads_lines_and_answers(monkeypatch, capsys, model, tmp_path, soun
         (["transcribe", "a.wav", "--model", "nowhere"], "nowhere: no model here"),
         (["chat", "--model", "nowhere"], "nowhere: no model here"),
         (["data", "import", "kaldy", "out"], "'kaldy' is no kind of source"),
+        (["bench", "trian"], "'trian' is no benchmark; choose one of align,"),
     ],
 )
 def test_bad_input_ends_in_one_sentence(monkeypatch, capsys, words, message):

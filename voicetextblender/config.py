@@ -132,6 +132,9 @@ class SourceConfig(Settings):
     temperature: Annotated[float, Field(ge=0.0, le=1.0)] = 1.0
     """1 keeps the shares that kinds have in the data, 0 makes kinds equal."""
 
+    loss_weight: PositiveFloat = 1.0
+    """Weight in the loss of each of its answers' tokens."""
+
 
 class LearningRates(Settings):
     """Peak learning rate of each trained part."""
@@ -140,10 +143,54 @@ class LearningRates(Settings):
     """The adapter starts from nothing, so it learns fastest."""
 
     lora: PositiveFloat = 4e-4
-    """Low-rank updates of the language model (and of the encoder, if it has them)."""
+    """Low-rank updates of the language model."""
 
     encoder: PositiveFloat = 1e-5
     """The encoder's own weights, when they are trained fully."""
+
+    encoder_lora: PositiveFloat = 2e-4
+    """Low-rank updates of the encoder."""
+
+
+Steps = tuple[NonNegativeInt, PositiveInt | None]
+
+
+class LearnConfig(Settings):
+    """When each part learns: from which step on, and up to which; null is to the end.
+
+    Outside of these steps a part is frozen; when it begins, its learning rate rises over `warmup`.
+    """
+
+    adapter: Steps = (0, None)
+    """The adapter."""
+
+    lora: Steps = (0, None)
+    """Low-rank updates of the language model."""
+
+    encoder: Steps = (0, None)
+    """The encoder's own weights."""
+
+    encoder_lora: Steps = (0, None)
+    """Low-rank updates of the encoder."""
+
+
+class RetentionConfig(Settings):
+    """Watching what the model keeps of its LLM while it trains, on a small fixed text."""
+
+    text: str
+    """File of plain text; relative to the recipe's folder."""
+
+    every: PositiveInt = 200
+    """Steps between looks."""
+
+    tokens: PositiveInt = 2048
+    """How much of the text is read: its first tokens."""
+
+    limit: PositiveFloat = 0.05
+    """How far perplexity may rise above the LLM's, as a share of it."""
+
+    action: Literal["warn", "stop"] = "warn"
+    """What to do beyond the limit: say so in the log, or save a checkpoint and stop the run."""
 
 
 class SpecAugmentConfig(Settings):
@@ -186,6 +233,12 @@ class TrainConfig(Settings):
     lr: LearningRates = LearningRates()
     """Peak learning rate of each part."""
 
+    learn: LearnConfig = LearnConfig()
+    """When each part learns, and when it is frozen."""
+
+    ema: Fraction = 0.0
+    """Decay of a running average of the weights, which is what the run's model is; 0 for none."""
+
     warmup: NonNegativeInt = 100
     """Steps over which the learning rates rise from zero; they then fall along a cosine."""
 
@@ -201,11 +254,20 @@ class TrainConfig(Settings):
     clip_norm: PositiveFloat = 1.0
     """The gradient of each part is scaled down to this norm."""
 
+    adapter_first: NonNegativeInt = 0
+    """First steps that skip the LLM: CTC alone aligns the adapter, for a sixth of the time."""
+
     ctc_weight: NonNegativeFloat = 1.0
     """Weight of the auxiliary CTC loss through the LLM's embedding table; 0 switches it off."""
 
     kl_weight: NonNegativeFloat = 0.0
     """Weight of staying near the LLM as it was, on all positions of conversations without audio."""
+
+    kl_twin_weight: NonNegativeFloat = 0.0
+    """Weight of answering what is spoken as the LLM answers its typed twin; needs clips' text."""
+
+    ctc_tokens: NonNegativeInt = 0
+    """Audio positions of more clips that each row hears by CTC alone, at a tenth of its price."""
 
     ctc_negatives: PositiveInt = 2048
     """Random tokens of the vocabulary that the CTC loss contrasts with the words that are heard."""
@@ -218,6 +280,21 @@ class TrainConfig(Settings):
 
     seed: NonNegativeInt = 0
     """Decides the order of the data, the masks, the dropout and the first weights."""
+
+    parallel: Literal["ddp", "fsdp"] = "ddp"
+    """On several ranks: ddp keeps the model whole on each; fsdp shards its layers over them."""
+
+    recompute: bool = False
+    """Make the LLM's activations anew in the backward pass: less memory, a third more time."""
+
+    frame_cache_gb: NonNegativeFloat = 0.0
+    """Disk for the frames of a frozen encoder, so that each clip is encoded once; 0 for none."""
+
+    retention: RetentionConfig | None = None
+    """Alarm for what the model forgets; null for none."""
+
+    wandb: str | None = None
+    """Project of Weights & Biases that the log also goes to; null for none."""
 
     precision: Literal["bf16", "fp32"] = "bf16"
     """bf16 computes in bfloat16 and keeps what is trained in float32."""
@@ -239,6 +316,28 @@ class TrainConfig(Settings):
             )
         return self
 
+    @model_validator(mode="after")
+    def _adapter_first_has_a_loss_and_an_end(self) -> Self:
+        if self.adapter_first and not self.ctc_weight:
+            raise ValueError(
+                "adapter_first trains by CTC alone, but ctc_weight is 0; set one or the other"
+            )
+        if self.adapter_first >= self.steps:
+            raise ValueError(
+                f"adapter_first is {self.adapter_first}, but the run has {self.steps} steps; "
+                f"choose a smaller one"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _frames_that_change_are_not_cached(self) -> Self:
+        if self.frame_cache_gb and self.spec_augment is not None:
+            raise ValueError(
+                "frame_cache_gb needs clips that are the same each time, but spec_augment masks "
+                "them anew; set spec_augment to null, or frame_cache_gb to 0"
+            )
+        return self
+
 
 class Recipe(Settings):
     """Everything about one run."""
@@ -254,6 +353,15 @@ class Recipe(Settings):
 
     train: TrainConfig = TrainConfig()
     """The optimisation."""
+
+    @model_validator(mode="after")
+    def _only_a_frozen_encoder_is_cached(self) -> Self:
+        if self.train.frame_cache_gb and self.model.train.encoder != "frozen":
+            raise ValueError(
+                f"train.frame_cache_gb needs a frozen encoder, but model.train.encoder is "
+                f"'{self.model.train.encoder}'; set one or the other"
+            )
+        return self
 
     @model_validator(mode="after")
     def _source_names_differ(self) -> Self:
@@ -275,7 +383,11 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     recipe = validate(Recipe, tree, str(path))
     folder = path.parent.absolute()
     blend = tuple(s.model_copy(update={"path": str(folder / s.path)}) for s in recipe.blend)
-    return recipe.model_copy(update={"blend": blend})
+    train = recipe.train
+    if (watch := train.retention) is not None:
+        watch = watch.model_copy(update={"text": str(folder / watch.text)})
+        train = train.model_copy(update={"retention": watch})
+    return recipe.model_copy(update={"blend": blend, "train": train})
 
 
 def read_yaml(path: Path, what: str, keys: str) -> dict:

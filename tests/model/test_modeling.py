@@ -208,8 +208,9 @@ WAYS = [
 def test_what_the_settings_name_trains_and_nothing_else(train, encoder, build):
     model = build(encoder=encoder, train=train)
     expected = {"adapter"}
-    expected |= {"lora"} if "lora" in train.values() else set()
+    expected |= {"lora"} if train["llm"] == "lora" else set()
     expected |= {"encoder"} if train["encoder"] == "full" else set()
+    expected |= {"encoder_lora"} if train["encoder"] == "lora" else set()
     assert set(model.trained_parts()) == expected
     trained = {n for n, p in model.named_parameters() if p.requires_grad}
     assert all(n.startswith("adapter.") for n in trained if "lora_" not in n and "encoder" not in n)

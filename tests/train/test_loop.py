@@ -1,5 +1,6 @@
 import json
 import math
+import os
 import signal
 import subprocess
 import sys
@@ -14,22 +15,16 @@ from voicetextblender.config import dump_recipe
 from voicetextblender.model.generate import answers
 from voicetextblender.model.modeling import SpeechLM
 from voicetextblender.model.processing import SpeechLMProcessor
-from voicetextblender.train.feed import build_loader
-from voicetextblender.train.loop import (
-    Tally,
-    read_log,
-    stay_near,
-    train,
-    train_step,
-)
-from voicetextblender.train.optim import build_optimizer
+from voicetextblender.train.dist import ALONE
+from voicetextblender.train.log import read_log
+from voicetextblender.train.loop import begin, count, train, train_step
 from voicetextblender.train.state import checkpoints
+from voicetextblender.train.tally import CLOCK, Tally
 
 KILLED_AT_3 = """
 import os, signal, sys
 import torch
 from voicetextblender.config import load_recipe
-from voicetextblender.train.feed import build_loader
 from voicetextblender.train.loop import train
 
 torch.set_num_threads(1)
@@ -44,8 +39,7 @@ train(load_recipe(sys.argv[1]), report=report)
 
 def history(run):
     """Everything of a run's log but the clock."""
-    clock = {"seconds", "tokens_per_s", "audio_s_per_s"}
-    return [{k: v for k, v in line.items() if k not in clock} for line in read_log(run)]
+    return [{k: v for k, v in line.items() if k not in CLOCK} for line in read_log(run)]
 
 
 def weights(folder):
@@ -109,6 +103,64 @@ def test_a_run_that_is_stopped_and_resumed_is_the_run_that_was_not(train_parts, 
     assert_same_run(corpus / "broken", corpus / "unbroken")
 
 
+def test_a_run_stopped_while_the_adapter_goes_first_resumes_as_the_run_that_was_not(recipe, corpus):
+    train(recipe("unbroken", adapter_first=4))
+    with pytest.raises(Stopped):
+        train(recipe("broken", adapter_first=4), report=stop_at(3))
+    train(recipe("broken", adapter_first=4))
+    assert_same_run(corpus / "broken", corpus / "unbroken")
+
+
+def test_while_the_adapter_goes_first_the_llm_does_not_learn(recipe, corpus):
+    train(recipe(adapter_first=3))
+    lines = read_log(corpus / "run")
+    assert ["lora" in line["grad_norm"] for line in lines] == [False] * 3 + [True] * 3
+    assert all(line["grad_norm"]["adapter"] > 0 for line in lines if line["audio_s_per_s"])
+
+
+def test_a_run_that_is_asked_to_stop_saves_at_once_and_goes_on_later(recipe, corpus):
+    def ask_at_3(line):
+        if line["step"] == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(SystemExit) as exit:
+        train(recipe("broken", save_every=100), report=ask_at_3)
+    assert exit.value.code == 143
+    assert [place.name for place in checkpoints(corpus / "broken/checkpoints")] == ["step-000003"]
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    train(recipe("broken", save_every=100))
+    train(recipe("unbroken", save_every=100))
+    assert_same_run(corpus / "broken", corpus / "unbroken")
+
+
+LEVERS = {
+    "ema": 0.9,
+    "ctc_tokens": 20,
+    "kl_weight": 0.5,
+    "kl_twin_weight": 0.5,
+    "frame_cache_gb": 0.1,
+    "spec_augment": None,
+    "recompute": True,
+    "rows_per_step": 2,
+    "learn": {"lora": [2, 5]},
+}
+
+
+def test_with_every_lever_pulled_a_resumed_run_is_the_run_that_was_not(
+    recipe, corpus, monkeypatch, tmp_path
+):
+    monkeypatch.setenv("VTB_CACHE", str(tmp_path / "cache"))
+    train(recipe("unbroken", **LEVERS))
+    with pytest.raises(Stopped):
+        train(recipe("broken", **LEVERS), report=stop_at(5))
+    train(recipe("broken", **LEVERS))
+    assert_same_run(corpus / "broken", corpus / "unbroken")
+    for line in read_log(corpus / "broken"):
+        assert ("lora" in line["grad_norm"]) == (3 <= line["step"] <= 5)
+        assert line["kl_twin"] > 0 and (line["step"] > 3 or abs(line["kl"]) < 1e-5)
+    assert read_log(corpus / "broken")[-1]["kl"] > 1e-6
+
+
 def test_a_run_that_is_killed_and_resumed_is_the_run_that_was_not(recipe, corpus):
     broken = corpus / "broken.yaml"
     broken.write_text(dump_recipe(recipe("broken")))
@@ -168,20 +220,20 @@ def test_whatever_is_to_be_trained_trains(train_parts, precision, recipe, corpus
     assert len(read_log(corpus / "run")) == 2
 
 
-def test_parakeet_learns_its_batch_statistics_in_float32(build, recipe):
-    model = build(encoder="parakeet", train={"encoder": "full"}, dtype=torch.bfloat16).train()
-    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    audio = [model.config.audio_token_id] * 2
+def test_parakeet_learns_its_batch_statistics_in_float32(recipe):
+    parakeet = {"encoder": "parakeet", "train": {"encoder": "full"}}
+    run = begin(recipe(model=parakeet, precision="bf16"), ALONE, resume=False)
+    before = {name: buffer.clone() for name, buffer in run.model.named_buffers()}
+    audio = [run.model.config.audio_token_id] * 2
     features = torch.randn(40, 8)
     sample = Sample("a", "asr", "asr", [5, *audio, 6], [-100, -100, 6, 7], [features], [[6]])
-    config = recipe(precision="bf16").train
-    optimizer = build_optimizer(model, config)
-    norms = train_step(model, optimizer, [collate([sample], 8)], config, Tally())
+    rows = [collate([sample], 8)]
+    norms = train_step(run, rows, count(run, rows, False), Tally(["asr"], ALONE.device))
     assert set(norms) == {"adapter", "lora", "encoder"} and all(map(math.isfinite, norms.values()))
     means = [name for name in before if name.endswith("running_mean")]
     assert means
     for name in means:
-        mean = model.get_buffer(name)
+        mean = run.model.get_buffer(name)
         assert mean.dtype == torch.float32 and not torch.equal(mean, before[name])
 
 
@@ -290,21 +342,13 @@ def test_the_run_says_with_which_settings_it_was_made(recipe, corpus):
     assert json.loads((folder / "provenance.json").read_text())["torch"] == torch.__version__
 
 
-def test_staying_near_the_llm_scores_text_alone_and_leaves_the_weights_trainable(recipe):
-    settings = recipe(kl_weight=1.0)
-    processor = SpeechLMProcessor.from_parts(settings.model)
-    batch = next(build_loader(settings, processor).steps()).batches[0]
-    model = SpeechLM.from_parts(settings.model, processor.audio_token_id, torch.float32)
-    before = model.trained_parts().keys()
-    hidden = torch.zeros(len(batch.input_ids), model.table.shape[1], requires_grad=True)
-    stay_near(model, batch, hidden).backward()
-    assert hidden.grad is not None
-    is_scored = hidden.grad.abs().sum(-1) > 0
-    has_audio = [
-        bool((part == processor.audio_token_id).any())
-        for part in batch.input_ids.split(list(batch.seq_lens))
-    ]
-    has_audio[len(batch.ids) :] = [True] * bool(batch.padding)  # padding is no text
-    expected = torch.tensor(has_audio).logical_not().repeat_interleave(torch.tensor(batch.seq_lens))
-    assert torch.equal(is_scored, expected) and expected.any() and not expected.all()
-    assert model.trained_parts().keys() == before
+def test_conversations_that_are_left_out_are_named_in_the_log_once(recipe, corpus):
+    (corpus / "clips/2.wav").unlink()
+    train(recipe(max_broken=3))
+    lines = read_log(corpus / "run")
+    named = [name for line in lines for name in line["newly_left_out"]]
+    assert len(named) == len(set(named)) == lines[-1]["left_out"] == 1
+    assert (
+        "2.wav"
+        in next(line for line in lines if line["newly_left_out"])["newly_left_out"][named[0]]
+    )

@@ -1,7 +1,8 @@
 import pytest
 from rich.console import Console
 
-from voicetextblender.train.loop import read_log, train
+from voicetextblender.train.log import read_log
+from voicetextblender.train.loop import train
 from voicetextblender.train.plan import make_plan, planned_shares, realised_shares, show_plan
 
 

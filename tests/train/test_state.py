@@ -9,12 +9,17 @@ from voicetextblender.train.optim import build_optimizer
 from voicetextblender.train.state import (
     Position,
     checkpoints,
-    load_checkpoint,
+    load_state,
     provenance,
     save_checkpoint,
 )
 
 SEVENTH = Position(7, {0: Place(42, (30, 38)), 1: Place(45)})
+
+
+def load_checkpoint(place, model, optimizer):
+    model.load_trained(place)
+    return load_state(place, optimizer)
 
 
 @pytest.fixture

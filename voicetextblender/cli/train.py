@@ -1,5 +1,6 @@
 """The verbs that train: `vtb plan`, `vtb doctor`, `vtb train`."""
 
+import os
 from typing import Annotated
 
 import typer
@@ -22,9 +23,12 @@ def train(
 
     settings = load_recipe(recipe, overrides or [])
     from voicetextblender.progress import progress_bar
-    from voicetextblender.train.loop import one_line
+    from voicetextblender.train.log import one_line
     from voicetextblender.train.loop import train as run
 
+    if os.environ.get("RANK", "0") != "0":  # torchrun's other processes say nothing
+        run(settings, resume=resume)
+        return
     with progress_bar("training") as advance:
         folder = run(
             settings,
@@ -74,8 +78,33 @@ def doctor(recipe: RecipeArgument, overrides: Overrides = None) -> None:
         raise typer.Exit(1)
 
 
+def bench(
+    name: Annotated[str, typer.Argument(help="Which: a script in benchmarks/.", metavar="NAME")],
+    options: Annotated[list[str] | None, typer.Argument(help="Options of the script.")] = None,
+) -> None:
+    """Measure speed side by side with other ways, as ratios in one run.
+
+    Example: vtb bench train -- --conversations 24
+    """
+    import subprocess
+    import sys
+    from pathlib import Path
+
+    import voicetextblender
+
+    folder = Path(voicetextblender.__file__).parents[1] / "benchmarks"
+    known = sorted(path.stem for path in folder.glob("*.py"))
+    if not known:
+        raise ValueError("benchmarks come with the repository, not with the package; clone it")
+    if name not in known:
+        raise ValueError(f"'{name}' is no benchmark; choose one of {', '.join(known)}")
+    script = [sys.executable, str(folder / f"{name}.py"), *(options or [])]
+    raise typer.Exit(subprocess.run(script).returncode)
+
+
 def add_to(app: typer.Typer) -> None:
     """Add these verbs to the command."""
+    app.command()(bench)
     app.command()(plan)
     app.command()(doctor)
     app.command()(train)

@@ -22,8 +22,9 @@ from voicetextblender.data.blend import Blend
 from voicetextblender.data.pack import Place, pack
 from voicetextblender.data.sources import Source
 
-Encode = Callable[[Conversation, str, int], Sample]
-"""Makes a sample from a conversation, its source's name, and the number of its draw."""
+Encode = Callable[[Conversation, str, int], Sample | None]
+"""Makes a sample from a conversation, its source's name, and the number of its draw, or None if
+there is nothing in it for this stream."""
 
 MAX_BROKEN_IN_A_ROW = 100
 """Draws that may fail one after the other, however many broken ones are allowed in all."""
@@ -60,8 +61,8 @@ class Draws:
     encode: Encode
     tokens_per_batch: int
 
-    def __getitem__(self, number: int) -> Sample | Skipped:
-        """Make the sample of a draw, or say why there is none."""
+    def __getitem__(self, number: int) -> Sample | Skipped | None:
+        """Make the sample of a draw, or say why there is none; None if there need be none."""
         draw = self.blend[number]
         source = self.sources[draw.source]
         name = source.name
@@ -70,7 +71,7 @@ class Draws:
             sample = self.encode(conversation, name, number)
         except (ValueError, OSError) as error:
             return Skipped(f"{name}/{draw.index}", str(error), is_broken=True)
-        if len(sample) > self.tokens_per_batch:
+        if sample is not None and len(sample) > self.tokens_per_batch:
             reason = (
                 f"conversation '{sample.id}' of source '{name}' has {len(sample)} positions, more "
                 f"than train.tokens_per_batch={self.tokens_per_batch}; raise the budget, shorten "
@@ -177,9 +178,9 @@ class Loader:
         samples = ((number, self._usable(sample)) for number, sample in made)
         return pack(samples, place, self.rows_per_step, self.draws.tokens_per_batch)
 
-    def _usable(self, sample: Sample | Skipped) -> Sample | None:
+    def _usable(self, sample: Sample | Skipped | None) -> Sample | None:
         """Return the sample, or note why there is none. Raises ValueError past the limit."""
-        if isinstance(sample, Sample):
+        if not isinstance(sample, Skipped):
             self._broken_in_a_row = 0
             return sample
         self._broken_in_a_row += 1
@@ -217,15 +218,15 @@ def _begin(draws: Draws) -> None:
     _draws = draws
 
 
-def _sample(number: int) -> Sample | Skipped:
+def _sample(number: int) -> Sample | Skipped | None:
     return _draws[number]
 
 
 def _in_order(
     workers: Executor, numbers: Iterable[int], depth: int
-) -> Iterator[tuple[int, Sample | Skipped]]:
+) -> Iterator[tuple[int, Sample | Skipped | None]]:
     """Yield each number with its sample, in order, while the workers make the next `depth`."""
-    pending: deque[tuple[int, Future[Sample | Skipped]]] = deque()
+    pending: deque[tuple[int, Future[Sample | Skipped | None]]] = deque()
     try:
         for number in numbers:
             pending.append((number, workers.submit(_sample, number)))

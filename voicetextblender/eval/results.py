@@ -15,7 +15,7 @@ from voicetextblender.data.blend import Blend
 from voicetextblender.data.records import Records
 from voicetextblender.eval.predict import predictions_file, read_predictions
 from voicetextblender.eval.scores import Score, read_scores
-from voicetextblender.train.loop import read_log
+from voicetextblender.train.log import read_log
 
 _SAMPLED = 1000  # conversations of a source from which the length of its clips is estimated
 

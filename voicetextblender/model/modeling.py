@@ -118,6 +118,8 @@ class SpeechLM(PreTrainedModel):
         for parameter in self.parameters():
             if parameter.requires_grad:  # what is trained keeps a float32 master
                 parameter.data = parameter.data.float()
+        # By name, because training may freeze a part for some steps (train.learn).
+        self._trained = frozenset(n for n, p in self.named_parameters() if p.requires_grad)
 
     @property
     def table(self) -> Tensor:
@@ -140,8 +142,20 @@ class SpeechLM(PreTrainedModel):
 
     def embed_audio(self, features: Tensor, clip_lens: Lens) -> tuple[Tensor, Lens]:
         """Map (F, M) features of packed clips to (A, E) embeddings, and to each clip's number."""
-        frames, frame_lens = self.encoder(features.to(self._dtype_of(self.encoder)), clip_lens)
+        return self.adapt(*self.encode(features, clip_lens))
+
+    def encode(self, features: Tensor, clip_lens: Lens) -> tuple[Tensor, Lens]:
+        """Map (F, M) features of packed clips to encoder frames, and to each clip's number."""
+        return self.encoder(features.to(self._dtype_of(self.encoder)), clip_lens)
+
+    def adapt(self, frames: Tensor, frame_lens: Lens) -> tuple[Tensor, Lens]:
+        """Map the encoder's frames to (A, E) embeddings, and to each clip's number."""
         return self.adapter(frames.to(self._dtype_of(self.adapter)), frame_lens)
+
+    def num_embeddings(self, clip_lens: Lens) -> Lens:
+        """Return how many embeddings clips of so many feature frames become."""
+        per_embedding = self.encoder.subsampling * self.adapter.stack
+        return tuple(-(-n // per_embedding) for n in clip_lens)
 
     def embed(self, input_ids: Tensor, audio: Tensor) -> Tensor:
         """Map (N,) tokens and (A, E) audio embeddings to (N, E): the one embedding path.
@@ -234,6 +248,7 @@ class SpeechLM(PreTrainedModel):
     def voice_off(self) -> Iterator[None]:
         """Switch the LLM's low-rank updates off: the model is then the base LLM, bit for bit."""
         layers = [m for m in self.llm.modules() if isinstance(m, BaseTunerLayer)]
+        layers = [layer for layer in layers if not layer.disable_adapters]  # it may be off already
         for layer in layers:
             layer.enable_adapters(False)
         try:
@@ -243,27 +258,44 @@ class SpeechLM(PreTrainedModel):
                 layer.enable_adapters(True)
 
     def trained_parts(self) -> dict[str, list[nn.Parameter]]:
-        """Return what is trained, by part: `adapter`, `lora`, `encoder`."""
-        parts: dict[str, list[nn.Parameter]] = {"adapter": [], "lora": [], "encoder": []}
+        """Return what is trained, by part: `adapter`, `lora`, `encoder` or `encoder_lora`."""
+        of_encoder = "encoder_lora" if self.config.model.train.encoder == "lora" else "encoder"
+        named = {"adapter": "adapter", "llm": "lora", "encoder": of_encoder}
+        parts: dict[str, list[nn.Parameter]] = {part: [] for part in named.values()}
         for name, parameter in self.named_parameters():
-            if parameter.requires_grad:
-                part = "lora" if "lora_" in name else name.partition(".")[0]
-                parts[part].append(parameter)
+            if name in self._trained:
+                parts[named[name.partition(".")[0]]].append(parameter)
         return {part: parameters for part, parameters in parts.items() if parameters}
 
-    def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:
-        """Write `config.json`, what was trained, and the LLM's LoRA in PEFT's own format."""
+    def trained_state(self) -> dict[str, Tensor]:
+        """Return what is trained, by name; a trained encoder's buffers with it."""
+        state = {n: p.data for n, p in self.named_parameters() if n in self._trained}
+        if self.config.model.train.encoder != "frozen":
+            state |= {n: b for n, b in self.named_buffers() if n.startswith("encoder.")}
+        return state
+
+    def save_pretrained(
+        self,
+        save_directory: str | Path,
+        state_dict: dict[str, Tensor] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Write `config.json`, what was trained, and the LLM's LoRA in PEFT's own format.
+
+        `state_dict` is written instead of `trained_state()`: averaged or gathered weights.
+        """
         folder = Path(save_directory)
         folder.mkdir(parents=True, exist_ok=True)
         self.config.architectures = [type(self).__name__]
         if self.config.is_whole:
             return super().save_pretrained(folder, **kwargs)
         self.config.save_pretrained(folder)
-        save_file(self._trained_tensors(), folder / "model.safetensors", metadata={"format": "pt"})
+        state = self.trained_state() if state_dict is None else state_dict
+        save_file(_outside_llm(state), folder / "model.safetensors", metadata={"format": "pt"})
         if self.config.model.train.llm == "lora":
             (folder / "lora").mkdir(exist_ok=True)
             save_file(
-                self._lora_tensors(),
+                self._lora_tensors(state),
                 folder / "lora/adapter_model.safetensors",
                 metadata={"format": "pt"},
             )
@@ -318,25 +350,18 @@ class SpeechLM(PreTrainedModel):
 
     def load_trained(self, folder: Path) -> None:
         """Read back what `save_pretrained` wrote, strictly. Raises ValueError."""
-        _copy(folder / "model.safetensors", self._trained_tensors())
+        state = self.trained_state()
+        _copy(folder / "model.safetensors", _outside_llm(state))
         if self.config.model.train.llm == "lora":
-            _copy(folder / "lora/adapter_model.safetensors", self._lora_tensors())
+            _copy(folder / "lora/adapter_model.safetensors", self._lora_tensors(state))
 
-    def _trained_tensors(self) -> dict[str, Tensor]:
-        """Everything trained but the LLM's LoRA, by name; a trained encoder's buffers with it."""
-        tensors = {
-            name: parameter.data
-            for name, parameter in self.named_parameters()
-            if parameter.requires_grad and not name.startswith("llm.")
-        }
-        if self.config.model.train.encoder != "frozen":
-            tensors |= {n: b for n, b in self.named_buffers() if n.startswith("encoder.")}
-        return tensors
-
-    def _lora_tensors(self) -> dict[str, Tensor]:
+    def _lora_tensors(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """The LLM's low-rank updates, under PEFT's names."""
-        state = get_peft_model_state_dict(self.llm, adapter_name=LORA, save_embedding_layers=False)
-        return {f"base_model.model.{name}": tensor for name, tensor in state.items()}
+        own = {n.removeprefix("llm."): t for n, t in state.items() if n.startswith("llm.")}
+        named = get_peft_model_state_dict(
+            self.llm, own, adapter_name=LORA, save_embedding_layers=False
+        )
+        return {f"base_model.model.{name}": tensor for name, tensor in named.items()}
 
     @staticmethod
     def _dtype_of(part: nn.Module) -> torch.dtype:
@@ -361,6 +386,10 @@ def _add_lora(part: nn.Module, settings: LoraSettings, base: str) -> None:
         inference_mode=False,
     )
     inject_adapter_in_model(config, part, adapter_name=LORA)
+
+
+def _outside_llm(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor for name, tensor in state.items() if not name.startswith("llm.")}
 
 
 def _copy(path: Path, tensors: dict[str, Tensor]) -> None:

@@ -1,84 +1,78 @@
 """Single-stage joint speech-text fine-tuning (arXiv 2410.17485): data, model, optimiser, loop."""
 
-import json
 import math
 import shutil
-import time
-from collections import Counter
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass, field
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TextIO
 
 import torch
 from peft.helpers import disable_input_dtype_casting
-from torch import Tensor
+from torch import Tensor, nn
 
-from voicetextblender.batch import IGNORE, Batch
-from voicetextblender.config import Recipe, TrainConfig, dump_recipe
+from voicetextblender.batch import Batch, with_silence
+from voicetextblender.cache import cache_folder
+from voicetextblender.config import Recipe, TrainConfig
 from voicetextblender.model.modeling import SpeechLM
 from voicetextblender.model.processing import SpeechLMProcessor
-from voicetextblender.model.splice import audio_mask
-from voicetextblender.train.feed import build_loader
-from voicetextblender.train.loss import ctc_loss, kl_from, token_losses
-from voicetextblender.train.optim import build_optimizer, lr_scale, set_lr
+from voicetextblender.seeding import seeded
+from voicetextblender.train.dist import (
+    Ranks,
+    clip_norm,
+    first_alone,
+    gather,
+    join_ranks,
+    share_gradients,
+    spread,
+)
+from voicetextblender.train.feed import Feed
+from voicetextblender.train.frames import FrameCache
+from voicetextblender.train.log import open_log
+from voicetextblender.train.objective import Objective
+from voicetextblender.train.optim import Ema, build_optimizer, learning_parts, lr_scale, set_lr
+from voicetextblender.train.retention import Kept, alarm, look, read_windows
 from voicetextblender.train.state import (
     Position,
     checkpoints,
-    load_checkpoint,
+    load_state,
     save_checkpoint,
     save_model,
 )
+from voicetextblender.train.tally import Tally, flops_of, sizes_of
 
 MAX_BAD_STEPS = 5
 """Steps in a row whose gradient may be not finite before the run is stopped."""
 
+TERMINATED = 128 + signal.SIGTERM
+"""Exit code of a run that was asked to stop, and has saved."""
+
 
 @dataclass(slots=True)
-class Tally:
-    """Sums since the last line of the log."""
+class Run:
+    """All that lives as long as a run does."""
 
-    loss: dict[str, float] = field(default_factory=dict)
-    """Summed next-token loss of each source."""
-    tokens: dict[str, int] = field(default_factory=dict)
-    """Supervised tokens of each source."""
-    conversations: Counter[str] = field(default_factory=Counter)
-    ctc: float = 0.0
-    ctc_tokens: int = 0
-    positions: int = 0
-    padding: int = 0
-    audio_s: float = 0.0
-
-    def add(self, batch: Batch, losses: Tensor, supervised: Tensor) -> None:
-        """Add a batch's (P,) token losses, which stand at its `supervised` (N,) positions."""
-        source_ids = batch.source_ids[supervised]
-        for number, source in enumerate(batch.sources):
-            own = losses[source_ids == number]
-            self.loss[source] = self.loss.get(source, 0.0) + own.sum().item()
-            self.tokens[source] = self.tokens.get(source, 0) + len(own)
-        self.conversations.update(batch.sources_of_conversations)
-        self.positions += len(batch.input_ids) - batch.padding
-        self.padding += batch.padding
-        self.audio_s += sum(batch.clip_lens) / 100
-
-    def line(self, position: Position, lr: float, norms: dict[str, float], s: float) -> dict:
-        """Return the log line: means over supervised tokens, and speeds."""
-        return {
-            "step": position.step,
-            "draw": position.draws,
-            "loss": sum(self.loss.values()) / max(1, sum(self.tokens.values())),
-            "loss_by_source": {s: self.loss[s] / max(1, self.tokens[s]) for s in self.loss},
-            "tokens_by_source": dict(self.tokens),
-            "conversations_by_source": dict(self.conversations),
-            "ctc": self.ctc / max(1, self.ctc_tokens),
-            "padding": self.padding / (self.positions + self.padding),
-            "lr_scale": lr,
-            "grad_norm": norms,
-            "tokens_per_s": self.positions / s,
-            "audio_s_per_s": self.audio_s / s,
-            "seconds": s,
-        }
+    recipe: Recipe
+    ranks: Ranks
+    processor: SpeechLMProcessor
+    model: SpeechLM
+    parts: dict[str, list[nn.Parameter]]
+    """What is trained, by part."""
+    sizes: dict[str, int]
+    """Weights of each part, for the count of operations."""
+    optimizer: torch.optim.Optimizer
+    ema: Ema | None
+    objective: Objective
+    windows: Sequence[Tensor]
+    """The text on which retention is watched."""
+    position: Position
+    saved_at: int
+    """Step of the newest checkpoint."""
+    bad_steps: int = 0
+    left_out: dict[str, str] = field(default_factory=dict)
+    """Conversations that could not be used, with the reason, as the log has them."""
 
 
 def train(
@@ -88,142 +82,227 @@ def train(
 
     A run that was stopped goes on from its newest checkpoint, with the same batches and the same
     losses as if it had never stopped, unless `resume` is false, which drops its checkpoints. Each
-    line of the log is also given to `report`. Raises ValueError for a recipe, a record or a part
-    that will not do.
+    line of the log is also given to `report`. On several ranks every one of them calls this; the
+    first writes. SIGTERM saves a checkpoint and ends the process. Raises ValueError for a recipe, a
+    record or a part that will not do.
     """
-    run = Path(recipe.run)
-    config = recipe.train
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    torch.manual_seed(config.seed)
-    processor = SpeechLMProcessor.from_parts(recipe.model)
-    loader = build_loader(recipe, processor)
-    dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
-    model = SpeechLM.from_parts(recipe.model, processor.audio_token_id, dtype).train()
-    torch.nn.Module.to(model, device)  # in place; transformers' own `to` has lost its types
-    optimizer = build_optimizer(model, config)
-    position = Position()
-    kept = checkpoints(run / "checkpoints")
-    if kept and resume:
-        position = load_checkpoint(kept[-1], model, optimizer)
-    elif kept:
-        shutil.rmtree(run / "checkpoints")  # else the old run's count as this one's newest
-    began_at = position.step
+    config, folder = recipe.train, Path(recipe.run)
     with ExitStack() as stack:
-        log = stack.enter_context(open_log(run, recipe, position))
-        stack.enter_context(disable_input_dtype_casting(model))
-        tally, started, bad_steps = Tally(), time.perf_counter(), 0
-        steps = loader.steps(position.places, ahead=device.type != "cpu")
-        while position.step < config.steps:
-            step = next(steps)
-            scale = lr_scale(position.step, config)
-            set_lr(optimizer, scale)
-            # Dropout is drawn from (seed, step) too, so a resumed run draws the same.
-            torch.manual_seed(config.seed * 1_000_003 + position.step)
-            flat = max(0.0, 1 - position.step / max(1, config.flat_start))
-            batches = [batch.to(device) for batch in step.batches]
-            norms = train_step(model, optimizer, batches, config, tally, flat)
-            bad_steps = 0 if all(map(math.isfinite, norms.values())) else bad_steps + 1
-            if bad_steps == MAX_BAD_STEPS:
-                ids = ", ".join(name for batch in batches for name in batch.ids)
-                raise ValueError(
-                    f"step {position.step}: the gradient was not finite {bad_steps} times in a "
-                    f"row; lower train.lr, or look at conversations {ids}"
-                )
-            position = Position(position.step + 1, dict(step.places))
-            if position.step % config.log_every == 0 or position.step == config.steps:
-                now = time.perf_counter()
-                line = tally.line(position, scale, norms, now - started)
-                print(json.dumps(line), file=log, flush=True)
-                if report is not None:
-                    report(line)
-                tally, started = Tally(), now
-            if position.step % config.save_every == 0 and position.step < config.steps:
-                save_checkpoint(run / "checkpoints", recipe, model, processor, optimizer, position)
-        if position.step > began_at:
-            save_checkpoint(run / "checkpoints", recipe, model, processor, optimizer, position)
-    save_model(run / "model", recipe, model, processor)
-    return run / "model"
+        ranks = stack.enter_context(join_ranks(config.parallel))
+        run = begin(recipe, ranks, resume)
+        stack.enter_context(disable_input_dtype_casting(run.model))
+        is_terminated = stack.enter_context(termination())
+        feed = Feed(recipe, run.processor, run.position, ranks)
+        steps = iter(feed)
+        log = None
+        if ranks.is_first:
+            log = stack.enter_context(open_log(folder, recipe, run.position.step))
+        tally = Tally([source.name for source in recipe.blend], ranks.device)
+        while run.position.step < config.steps:
+            rows, after = next(steps)
+            counts = count(run, rows, is_terminated())
+            if counts is None:
+                save(run)
+                raise SystemExit(TERMINATED)
+            norms = train_step(run, rows, counts, tally)
+            run.position = after
+            kept = watch(run)
+            if kept is not None or is_due(run, config.log_every):
+                line = log_line(run, tally, norms, kept, feed.left_out())
+                if log is not None:
+                    log.write(line)
+                    if report is not None:
+                        report(line)
+                tally = Tally(tally.sources, ranks.device)
+            if is_due(run, config.save_every):
+                save(run)
+            heed(run, kept)
+        finish(run)
+    return folder / "model"
 
 
-def train_step(
-    model: SpeechLM,
-    optimizer: torch.optim.Optimizer,
-    batches: Sequence[Batch],
-    config: TrainConfig,
-    tally: Tally,
-    flat: float = 0.0,
-) -> dict[str, float]:
-    """Do one optimiser step and return each part's gradient norm; skip one that is not finite."""
-    supervised = [int((batch.labels != IGNORE).sum()) for batch in batches]
-    for batch, own in zip(batches, supervised, strict=True):
-        with autocast(batch.input_ids.device.type, config):
-            loss = batch_loss(model, batch, config, tally, flat)
-        (loss * (own / max(1, sum(supervised)))).backward()
+def begin(recipe: Recipe, ranks: Ranks, resume: bool) -> Run:
+    """Build the model and its optimiser, as they were if the run goes on from a checkpoint."""
+    config, folder = recipe.train, Path(recipe.run)
+    torch.manual_seed(config.seed)
+    with first_alone(ranks):  # it unpacks parts that are packaged
+        processor = SpeechLMProcessor.from_parts(recipe.model)
+        dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
+        model = SpeechLM.from_parts(recipe.model, processor.audio_token_id, dtype).train()
+    torch.nn.Module.to(model, ranks.device)  # in place; transformers' own `to` has lost its types
+    windows = () if config.retention is None else read_windows(config.retention, processor)
+    if config.recompute:
+        model.llm.gradient_checkpointing_enable({"use_reentrant": False})
+    kept = checkpoints(folder / "checkpoints") if resume else []
+    if kept:
+        model.load_trained(kept[-1])
+    elif ranks.is_first:  # else the old run's count as this one's newest
+        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    encode = model.encode
+    if config.frame_cache_gb:
+        encode = FrameCache(cache_folder("frames"), model, config.frame_cache_gb).encode
+    spread(model, ranks)
+    optimizer = build_optimizer(model, config)
+    ema = Ema(model.trained_state(), config.ema) if config.ema else None
+    position = load_state(kept[-1], optimizer, ema) if kept else Position()
+    weights = {source.name: source.loss_weight for source in recipe.blend}
+    objective = Objective(model, config, weights, encode, ranks.is_sharded)
+    return Run(
+        recipe,
+        ranks,
+        processor,
+        model,
+        model.trained_parts(),
+        sizes_of(model),
+        optimizer,
+        ema,
+        objective,
+        windows,
+        position,
+        saved_at=position.step,
+    )
+
+
+def count(run: Run, rows: Sequence[Batch], is_terminated: bool) -> Tensor | None:
+    """Return what all rows of all ranks hold of each term, or None if any rank is to stop."""
+    own = torch.stack([run.objective.counts(row) for row in rows]).sum(0)
+    total = run.ranks.sum(torch.cat([own, own.new_tensor([is_terminated])]))
+    return None if total[-1] else total[:-1]
+
+
+def train_step(run: Run, rows: Sequence[Batch], counts: Tensor, tally: Tally) -> dict[str, float]:
+    """Do one optimiser step and return each part's gradient norm; skip one that is not finite.
+
+    Raises ValueError when that happens too often in a row.
+    """
+    config, ranks, step = run.recipe.train, run.ranks, run.position.step
+    learning = learning_parts(step, config)
+    freeze(run, learning)
+    set_lr(run.optimizer, step, config)
+    for number, row in enumerate(rows):
+        # What is drawn at random follows from the seed, the step and the row alone, so that it is
+        # the same in a resumed run, and on any number of ranks.
+        row_seed = seeded(config.seed, "row", step, ranks.rank + number * ranks.num)
+        torch.manual_seed(int(row_seed.integers(2**62)))
+        tally.add_row(row, flops_of(run.model, run.sizes, row, step < config.adapter_first))
+        if ranks.is_sharded and not row.clip_lens:
+            row = with_silence(row)
+        row = row.to(ranks.device)
+        with autocast(ranks.device.type, config):
+            loss = run.objective.loss(row, counts, step, tally)
+        if loss.requires_grad:  # not where CTC is all that is asked, and there is nothing to hear
+            loss.backward()
+    parts = {part: own for part, own in run.parts.items() if part in learning}
+    if ranks.is_sharded:
+        for part in run.parts.keys() - parts.keys():
+            for parameter in run.parts[part]:
+                parameter.grad = None
+    share_gradients([parameter for own in parts.values() for parameter in own], ranks)
     # Each part by itself: CTC's gradient on the adapter is large, and would drown the LoRA's.
-    norms = {
-        part: torch.nn.utils.clip_grad_norm_(parameters, config.clip_norm).item()
-        for part, parameters in model.trained_parts().items()
-    }
+    norms = {part: clip_norm(own, config.clip_norm) for part, own in parts.items()}
     if all(map(math.isfinite, norms.values())):
-        optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
+        run.optimizer.step()
+        run.bad_steps = 0
+        if run.ema is not None:
+            run.ema.update(run.model.trained_state(), step)
+    else:
+        run.bad_steps += 1
+    run.optimizer.zero_grad(set_to_none=True)
+    if run.bad_steps == MAX_BAD_STEPS:
+        ids = ", ".join(name for row in rows for name in row.ids)
+        raise ValueError(
+            f"step {step}: the gradient was not finite {run.bad_steps} times in a row; "
+            f"lower train.lr, or look at conversations {ids}"
+        )
     return norms
 
 
-def batch_loss(
-    model: SpeechLM, batch: Batch, config: TrainConfig, tally: Tally, flat: float
-) -> Tensor:
-    """Return the loss of a batch: the mean over supervised tokens, plus the weighted CTC.
-
-    `flat` is the share of flat start in the CTC loss.
-    """
-    audio, audio_lens = model.table.new_zeros(0, model.table.shape[1]), ()
-    if batch.clip_lens:
-        audio, audio_lens = model.embed_audio(batch.features, batch.clip_lens)
-    embeds = model.embed(batch.input_ids, audio)
-    hidden = model.decode(embeds[None], batch.position_ids[None], batch.seq_lens)[0]
-    supervised = batch.labels != IGNORE
-    losses = token_losses(hidden[supervised], batch.labels[supervised], model.project)
-    tally.add(batch, losses.detach(), supervised)
-    loss = losses.sum() / max(1, len(losses))
-    if config.kl_weight:
-        loss = loss + config.kl_weight * stay_near(model, batch, hidden)
-    if config.ctc_weight and batch.clip_lens:
-        ctc, num_targets = ctc_loss(
-            audio,
-            audio_lens,
-            batch.ctc_targets,
-            batch.ctc_lens,
-            model.table,
-            model.config.audio_token_id,
-            torch.randint(len(model.table), (config.ctc_negatives,), device=audio.device),
-            model.ctc_scale,
-            flat,
-        )
-        tally.ctc += ctc.item()
-        tally.ctc_tokens += num_targets
-        loss = loss + config.ctc_weight * ctc / max(1, num_targets)
-    return loss
+def freeze(run: Run, learning: set[str]) -> None:
+    """Let no gradient be computed for parts that do not learn in this step."""
+    if run.ranks.is_sharded:
+        return  # fully_shard wants the same parameters every time; what they get is dropped
+    for part, own in run.parts.items():
+        for parameter in own:
+            parameter.requires_grad_(part in learning)
 
 
-def stay_near(model: SpeechLM, batch: Batch, hidden: Tensor) -> Tensor:
-    """Return how far the model has gone from its LLM on the batch's conversations without audio.
+def watch(run: Run) -> Kept | None:
+    """Look at what the model keeps of its LLM, if it is time."""
+    config = run.recipe.train.retention
+    if config is None or not is_due(run, config.every):
+        return None
+    with autocast(run.ranks.device.type, run.recipe.train):
+        return look(run.model, run.windows)
 
-    `hidden` (N, E) are the model's own states; the LLM's are computed here with the voice off.
-    """
-    is_audio = audio_mask(batch.input_ids, model.config.audio_token_id)
-    lens = list(batch.seq_lens)
-    is_text = [not bool(part.any()) for part in is_audio.split(lens)]
-    if batch.padding:
-        is_text[-1] = False
-    text_lens = tuple(n for n, typed in zip(lens, is_text, strict=True) if typed)
-    if not text_lens:
-        return hidden.sum() * 0.0
-    kept = torch.tensor(is_text).repeat_interleave(torch.tensor(lens)).to(hidden.device)
-    with torch.no_grad(), model.voice_off():
-        embeds = model.llm.get_input_embeddings()(batch.input_ids[kept])
-        before = model.decode(embeds[None], batch.position_ids[kept][None], text_lens)[0]
-    return kl_from(before, hidden[kept], model.project)
+
+def heed(run: Run, kept: Kept | None) -> None:
+    """Stop the run if it has forgotten too much and the recipe says so. Raises ValueError."""
+    config = run.recipe.train.retention
+    if config is None or kept is None or config.action == "warn":
+        return
+    if message := alarm(kept, config, run.position.step):
+        save(run)
+        raise ValueError(f"{message}; the run is saved, and goes on when it is started again")
+
+
+def log_line(
+    run: Run, tally: Tally, norms: dict[str, float], kept: Kept | None, left_out: dict[str, str]
+) -> dict:
+    """Return the line of the log that all ranks make together."""
+    step, config = run.position.step, run.recipe.train
+    run.position = gather_position(run)
+    line = tally.line(step, run.position.draws, lr_scale(step - 1, config), norms, run.ranks)
+    left_out = {
+        name: why for of_rank in run.ranks.gather(left_out) for name, why in of_rank.items()
+    }
+    line["left_out"] = len(left_out)
+    line["newly_left_out"] = {n: why for n, why in left_out.items() if n not in run.left_out}
+    run.left_out |= left_out
+    if kept is not None and config.retention is not None:
+        line["retention"] = asdict(kept)
+        line["warning"] = alarm(kept, config.retention, step) or ""
+    return line
+
+
+def is_due(run: Run, every: int) -> bool:
+    """Return whether it is time for what is done `every` so many steps, and after the last one."""
+    return run.position.step % every == 0 or run.position.step == run.recipe.train.steps
+
+
+def gather_position(run: Run) -> Position:
+    """Return where all lanes stand; a rank by itself knows only its own."""
+    positions = run.ranks.gather(run.position)
+    return Position(
+        run.position.step,
+        {lane: at for position in positions for lane, at in position.places.items()},
+        {lane: at for position in positions for lane, at in position.heard.items()},
+    )
+
+
+def save(run: Run) -> None:
+    """Write a checkpoint, unless there is one of this step."""
+    if run.saved_at == run.position.step:
+        return
+    save_checkpoint(
+        Path(run.recipe.run) / "checkpoints",
+        run.recipe,
+        run.model,
+        run.processor,
+        run.optimizer,
+        gather_position(run),
+        run.ema,
+        run.ranks,
+    )
+    run.saved_at = run.position.step
+
+
+def finish(run: Run) -> None:
+    """Write the finished model."""
+    state = run.model.trained_state() if run.ema is None else run.ema.state
+    whole = gather(state, run.ranks)
+    if run.ranks.is_first:
+        save_model(Path(run.recipe.run) / "model", run.recipe, run.model, run.processor, whole)
+    run.ranks.wait()
 
 
 def autocast(device: str, config: TrainConfig) -> AbstractContextManager:
@@ -231,27 +310,15 @@ def autocast(device: str, config: TrainConfig) -> AbstractContextManager:
     return torch.autocast(device, torch.bfloat16, enabled=config.precision == "bf16")
 
 
-def one_line(line: dict) -> str:
-    """Return a log line in a few words."""
-    losses = " ".join(f"{source} {loss:.2f}" for source, loss in line["loss_by_source"].items())
-    return (
-        f"step {line['step']} · loss {losses} · ctc {line['ctc']:.2f} · "
-        f"{line['tokens_per_s']:.0f} tokens/s"
-    )
-
-
-def open_log(run: Path, recipe: Recipe, position: Position) -> TextIO:
-    """Open the run's log, cut back to `position`: lines of steps that are done again go."""
-    run.mkdir(parents=True, exist_ok=True)
-    (run / "recipe.yaml").write_text(dump_recipe(recipe), encoding="utf-8")
-    path = run / "log.jsonl"
-    kept = [line for line in read_log(run) if line["step"] <= position.step]
-    path.write_text("".join(json.dumps(line) + "\n" for line in kept))
-    return path.open("a")
-
-
-def read_log(run: Path) -> list[dict]:
-    """Return the lines of a run's log; a last line that a killed run left unfinished is dropped."""
-    path = run / "log.jsonl"
-    lines = path.read_text().splitlines(keepends=True) if path.is_file() else []
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+@contextmanager
+def termination() -> Iterator[Callable[[], bool]]:
+    """Yield what says whether SIGTERM has come, which then no longer kills at once."""
+    came = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield came.is_set  # Python lets only the main thread listen
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: came.set())
+    try:
+        yield came.is_set
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -28,8 +28,8 @@ def token_losses(hidden: Tensor, targets: Tensor, project: Callable[[Tensor], Te
     return torch.cat([checkpoint(losses, h, t, use_reentrant=False) for h, t in chunks])
 
 
-def kl_from(teacher: Tensor, student: Tensor, project: Callable[[Tensor], Tensor]) -> Tensor:
-    """Return the mean KL divergence, in nats, of the student's next tokens from the teacher's.
+def kl_losses(teacher: Tensor, student: Tensor, project: Callable[[Tensor], Tensor]) -> Tensor:
+    """Return the (P,) KL divergences, in nats, of the student's next tokens from the teacher's.
 
     Both are (P, E) hidden states before the head; logits exist `CHUNK` positions at a time.
     """
@@ -39,7 +39,7 @@ def kl_from(teacher: Tensor, student: Tensor, project: Callable[[Tensor], Tensor
         return F.kl_div(given, wanted, log_target=True, reduction="none").sum(-1)
 
     chunks = zip(teacher.split(CHUNK), student.split(CHUNK), strict=True)
-    return torch.cat([checkpoint(divergences, t, s, use_reentrant=False) for t, s in chunks]).mean()
+    return torch.cat([checkpoint(divergences, t, s, use_reentrant=False) for t, s in chunks])
 
 
 def ctc_loss(
@@ -72,7 +72,7 @@ def ctc_loss(
         for row, target in zip(
             log_probs.split(list(embed_lens)), places.split(list(target_lens)), strict=True
         )
-        if len(target) and len(row) >= len(target) + _repeats(target)
+        if alignable(len(row), target)
     ]
     if not kept:
         return log_probs.sum() * 0.0, 0
@@ -92,9 +92,13 @@ def ctc_loss(
     return loss, sum(len(target) for _, target in kept)
 
 
-def _repeats(target: Tensor) -> int:
-    """Return how many blanks must stand between equal neighbours."""
-    return int((target[1:] == target[:-1]).sum())
+def alignable(num_embeds: int, target: Tensor) -> bool:
+    """Return whether a clip has words, and embeddings for all of them.
+
+    Equal neighbours need a blank between them.
+    """
+    repeats = int((target[1:] == target[:-1]).sum())
+    return bool(len(target)) and num_embeds >= len(target) + repeats
 
 
 def _evenly(frames: int, targets: int) -> Tensor:

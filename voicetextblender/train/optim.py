@@ -1,10 +1,11 @@
-"""The optimiser: AdamW with a learning rate for each part, linear warmup, then a cosine."""
+"""The optimiser: AdamW, a learning rate and a time to learn for each part, averaged weights."""
 
 import math
 
 import torch
+from torch import Tensor
 
-from voicetextblender.config import TrainConfig
+from voicetextblender.config import LearnConfig, TrainConfig
 from voicetextblender.model.modeling import SpeechLM
 
 
@@ -28,14 +29,57 @@ def build_optimizer(model: SpeechLM, config: TrainConfig) -> torch.optim.AdamW:
 
 def lr_scale(step: int, config: TrainConfig) -> float:
     """Return the learning rate of step `step` (from 0) as a share of its peak."""
-    if step < config.warmup:
-        return (step + 1) / config.warmup
-    done = (step - config.warmup) / max(1, config.steps - 1 - config.warmup)
-    cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
-    return config.final_lr + (1 - config.final_lr) * cosine
+    return _warmth(step, config) * _cosine(step, config)
 
 
-def set_lr(optimizer: torch.optim.Optimizer, scale: float) -> None:
-    """Set every part's learning rate to `scale` times its peak."""
+def learning_parts(step: int, config: TrainConfig) -> set[str]:
+    """Return the parts that learn in step `step`; the others are frozen."""
+    return {part for part in LearnConfig.model_fields if _learns(part, step, config)}
+
+
+def set_lr(optimizer: torch.optim.Optimizer, step: int, config: TrainConfig) -> None:
+    """Set every part's learning rate for step `step`; a part that began late warms up late."""
     for group in optimizer.param_groups:
-        group["lr"] = scale * group["peak"]
+        since = step - _begin(group["part"], config)
+        group["lr"] = group["peak"] * _warmth(since, config) * _cosine(step, config)
+
+
+class Ema:
+    """A running average of what is trained: the weights of each step count less and less."""
+
+    def __init__(self, state: dict[str, Tensor], decay: float) -> None:
+        self.decay = decay
+        self.state = {name: tensor.clone() for name, tensor in state.items()}
+
+    @torch.no_grad()
+    def update(self, state: dict[str, Tensor], step: int) -> None:
+        """Take in the weights after step `step`; the first ones outweigh those drawn at random."""
+        decay = min(self.decay, (1 + step) / (10 + step))
+        moving = [name for name, tensor in state.items() if tensor.is_floating_point()]
+        torch._foreach_lerp_(  # pyright: ignore[reportPrivateImportUsage]
+            [self.state[name] for name in moving], [state[name] for name in moving], 1 - decay
+        )
+        for name in state.keys() - moving:
+            self.state[name].copy_(state[name])  # a counter
+
+
+def _begin(part: str, config: TrainConfig) -> int:
+    """Return the step in which a part begins to learn."""
+    begin = getattr(config.learn, part)[0]
+    # Steps that skip the LLM give its low-rank updates no gradient.
+    return max(begin, config.adapter_first) if part == "lora" else begin
+
+
+def _learns(part: str, step: int, config: TrainConfig) -> bool:
+    end = getattr(config.learn, part)[1]
+    return step >= _begin(part, config) and (end is None or step < end)
+
+
+def _warmth(since: int, config: TrainConfig) -> float:
+    return min(1.0, (since + 1) / config.warmup) if config.warmup else 1.0
+
+
+def _cosine(step: int, config: TrainConfig) -> float:
+    done = (step - config.warmup) / max(1, config.steps - 1 - config.warmup)
+    cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, max(0.0, done))))
+    return config.final_lr + (1 - config.final_lr) * cosine

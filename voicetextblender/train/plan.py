@@ -145,6 +145,7 @@ def measure_cost(recipe: Recipe) -> Cost:
     lines: list[dict] = []
     with tempfile.TemporaryDirectory() as folder:
         few = {"steps": MEASURED_STEPS, "warmup": 0, "log_every": 1, "save_every": MEASURED_STEPS}
+        few |= {"adapter_first": 0, "retention": None, "wandb": None}  # what the other steps take
         settings = recipe.train.model_copy(update=few)
         train(recipe.model_copy(update={"run": folder, "train": settings}), report=lines.append)
     step_s = statistics.median(line["seconds"] for line in lines[1:])

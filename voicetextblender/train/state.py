@@ -21,6 +21,11 @@ from voicetextblender.config import Recipe, dump_recipe
 from voicetextblender.data.pack import Place
 from voicetextblender.model.modeling import SpeechLM
 from voicetextblender.model.processing import SpeechLMProcessor
+from voicetextblender.train.dist import ALONE, Ranks, gather, shard_like
+from voicetextblender.train.optim import Ema
+
+STATE = ("exp_avg", "exp_avg_sq", "step")
+"""What AdamW keeps of a parameter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +36,8 @@ class Position:
     """Optimiser steps done."""
     places: Mapping[int, Place] = field(default_factory=dict)
     """Where each lane of the blend stands; none has begun if it is empty."""
+    heard: Mapping[int, Place] = field(default_factory=dict)
+    """Where each lane of the clips stands that are heard by CTC alone (train.ctc_tokens)."""
 
     @property
     def draws(self) -> int:
@@ -48,26 +55,44 @@ def save_checkpoint(
     processor: SpeechLMProcessor,
     optimizer: torch.optim.Optimizer,
     position: Position,
+    ema: Ema | None = None,
+    ranks: Ranks = ALONE,
 ) -> Path:
-    """Write `folder/step-000200` atomically, then drop all but the newest `train.keep`."""
+    """Write `folder/step-000200` atomically, then drop all but the newest `train.keep`.
+
+    Every rank gives its shards; the first one writes, whole tensors, so that any number can resume.
+    """
     place = folder / f"step-{position.step:06d}"
-    draft = folder / ".draft"
-    shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir(parents=True)
-    save_model(draft, recipe, model, processor)
-    save_file(_optimizer_tensors(optimizer), draft / "optimizer.safetensors")
-    (draft / "position.json").write_text(json.dumps(asdict(position)))
-    _sync(draft)
-    shutil.rmtree(place, ignore_errors=True)
-    draft.rename(place)
-    for old in checkpoints(folder)[: -recipe.train.keep]:
-        shutil.rmtree(old)
+    state = gather(model.trained_state(), ranks)
+    moments = gather(_optimizer_tensors(optimizer), ranks)
+    averages = gather({} if ema is None else ema.state, ranks)
+    if ranks.is_first:
+        draft = folder / ".draft"
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir(parents=True)
+        save_model(draft, recipe, model, processor, state)
+        save_file(moments, draft / "optimizer.safetensors")
+        if averages:
+            save_file(averages, draft / "ema.safetensors")
+        (draft / "position.json").write_text(json.dumps(asdict(position)))
+        _sync(draft)
+        shutil.rmtree(place, ignore_errors=True)
+        draft.rename(place)
+        for old in checkpoints(folder)[: -recipe.train.keep]:
+            shutil.rmtree(old)
+    ranks.wait()
     return place
 
 
-def save_model(folder: Path, recipe: Recipe, model: SpeechLM, processor: SpeechLMProcessor) -> None:
+def save_model(
+    folder: Path,
+    recipe: Recipe,
+    model: SpeechLM,
+    processor: SpeechLMProcessor,
+    state: dict[str, Tensor],
+) -> None:
     """Write what a user of the model needs: weights, processor, recipe and provenance."""
-    model.save_pretrained(folder)
+    model.save_pretrained(folder, state)
     processor.save_pretrained(folder)
     (folder / "recipe.yaml").write_text(dump_recipe(recipe), encoding="utf-8")
     (folder / "provenance.json").write_text(json.dumps(provenance(), indent=1))
@@ -78,21 +103,26 @@ def checkpoints(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("step-*") if (path / "position.json").is_file())
 
 
-def load_checkpoint(place: Path, model: SpeechLM, optimizer: torch.optim.Optimizer) -> Position:
-    """Read weights and optimiser state back in place. Raises ValueError if they do not fit."""
-    model.load_trained(place)
+def load_state(place: Path, optimizer: torch.optim.Optimizer, ema: Ema | None = None) -> Position:
+    """Read what a checkpoint has beside the weights back in place, on any number of ranks.
+
+    Raises ValueError if the optimiser's state does not fit.
+    """
     stored = load_file(place / "optimizer.safetensors")
     for number, parameter in enumerate(_parameters(optimizer)):
-        names = [f"{number}.{key}" for key in ("exp_avg", "exp_avg_sq", "step")]
-        if any(name not in stored for name in names) or (stored[names[0]].shape != parameter.shape):
-            raise ValueError(
-                f"{place}: its optimiser state does not fit the recipe's trained parts; "
-                f"resume with the recipe that made it, or start a new run"
-            )
-        optimizer.state[parameter] = {
-            key: stored[name].to(parameter.device)  # the fused AdamW wants `step` there too
-            for key, name in zip(("exp_avg", "exp_avg_sq", "step"), names, strict=True)
-        }
+        names = {key: f"{number}.{key}" for key in STATE if f"{number}.{key}" in stored}
+        if not names:
+            continue  # it has not begun to learn
+        state = {key: stored.pop(name) for key, name in names.items()}
+        if len(state) < len(STATE) or state["exp_avg"].shape != parameter.shape:
+            raise ValueError(_unfit(place))
+        # The fused AdamW wants `step` on the device too.
+        optimizer.state[parameter] = {k: shard_like(parameter, v) for k, v in state.items()}
+    if stored:
+        raise ValueError(_unfit(place))
+    if ema is not None and (place / "ema.safetensors").is_file():
+        for name, tensor in load_file(place / "ema.safetensors").items():
+            ema.state[name] = shard_like(ema.state[name], tensor)
     return _read_position(place / "position.json")
 
 
@@ -109,11 +139,18 @@ def provenance() -> dict[str, str]:
 
 def _read_position(path: Path) -> Position:
     stored = json.loads(path.read_text())
-    places = {
-        int(lane): Place(place["draw"], tuple(place["waiting"]))
-        for lane, place in stored["places"].items()
-    }
-    return Position(stored["step"], places)
+    places, heard = (
+        {int(lane): Place(at["draw"], tuple(at["waiting"])) for lane, at in stored[lanes].items()}
+        for lanes in ("places", "heard")
+    )
+    return Position(stored["step"], places, heard)
+
+
+def _unfit(place: Path) -> str:
+    return (
+        f"{place}: its optimiser state does not fit the recipe's trained parts; "
+        f"resume with the recipe that made it, or start a new run"
+    )
 
 
 def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:

@@ -1,0 +1,417 @@
+"""Training speed: our loop beside HF Trainer with its speech models, and beside padded batches.
+
+    python benchmarks/train.py                    every contender, each in a process of its own
+    python benchmarks/train.py --only ours        one of them, as JSON
+
+One workload for all: half clips with a short answer (median 6 s, up to 30 s), half text
+(log-uniform from 20 tokens to --longest). All have random weights of one size: an LLM of
+SmolLM2-135M's shape with --layers layers, LoRA of rank 32 on all of its linear layers, a frozen
+encoder of the shape of Whisper-base (for Granite a Conformer of that size). Peers make features as
+their own processors do; ids are given to everybody, so nobody tokenises. Useful tokens are the
+conversations' text and 12.5 positions for each second of audio, the same number for all, divided by
+CPU seconds of the whole process, features and optimiser included.
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from peft import LoraConfig, get_peft_model
+from torch import Tensor, nn
+from transformers import (
+    GraniteSpeechConfig,
+    GraniteSpeechForConditionalGeneration,
+    LlamaConfig,
+    Qwen2AudioConfig,
+    Qwen2AudioForConditionalGeneration,
+    Trainer,
+    TrainingArguments,
+    VoxtralConfig,
+    VoxtralForConditionalGeneration,
+    WhisperConfig,
+    WhisperFeatureExtractor,
+)
+from transformers.utils import logging
+
+from voicetextblender.batch import IGNORE, Batch, Sample, collate
+from voicetextblender.config import Recipe
+from voicetextblender.data.pack import Place, pack
+from voicetextblender.model.features import log_mel
+from voicetextblender.train.dist import ALONE
+from voicetextblender.train.loop import Run, count, train_step
+from voicetextblender.train.tally import Tally
+
+VOCABULARY, AUDIO = 49152, 3  # SmolLM2's, and the id that holds audio embeddings' places
+BATCH = 8  # HF Trainer's default
+ROW = 2048
+WIDTH = {"hidden_size": 576, "intermediate_size": 1536, "num_attention_heads": 9}
+LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+CONTENDERS = (
+    *("ours", "dense", "grouped", "padded"),
+    *("qwen2-audio", "voxtral", "granite-speech"),
+    *("qwen2-audio bf16", "voxtral bf16", "granite-speech bf16"),
+)
+EXTRACTOR = WhisperFeatureExtractor(feature_size=80)
+
+
+@dataclass(frozen=True)
+class Item:
+    """A conversation: maybe a clip, a prompt and an answer, as ids."""
+
+    clip: np.ndarray | None
+    prompt: list[int]
+    answer: list[int]
+
+    @property
+    def useful(self) -> float:
+        audio_s = 0 if self.clip is None else len(self.clip) / 16_000
+        return 12.5 * audio_s + len(self.prompt) + len(self.answer)
+
+
+def workload(num: int, longest: int) -> list[Item]:
+    """Draw the conversations; the same for all contenders."""
+    random = np.random.default_rng(0)
+    items = []
+    for n in range(num):
+        words = random.integers(10, VOCABULARY, 4096).tolist()
+        if n % 2:
+            length = int(np.exp(random.uniform(np.log(20), np.log(longest))))
+            items.append(Item(None, words[: length // 3], words[length // 3 : length]))
+            continue
+        seconds = float(np.clip(np.exp(random.normal(np.log(6), 0.7)), 1, 30))
+        clip = (0.1 * random.standard_normal(int(16_000 * seconds))).astype(np.float32)
+        items.append(Item(clip, words[:15], words[15 : 15 + int(3 * seconds)]))
+    return items
+
+
+def llm_config(layers: int) -> LlamaConfig:
+    """SmolLM2-135M's shape."""
+    return LlamaConfig(
+        **WIDTH,
+        num_hidden_layers=layers,
+        num_key_value_heads=3,
+        vocab_size=VOCABULARY,
+        tie_word_embeddings=True,
+        pad_token_id=0,
+    )
+
+
+def our_run(layers: int) -> Run:
+    """Our model of random weights, and all that the loop has beside it."""
+    from transformers import AutoModelForCausalLM, WhisperModel
+
+    from voicetextblender.model.configuration import SpeechLMConfig
+    from voicetextblender.model.modeling import SpeechLM
+    from voicetextblender.train.objective import Objective
+    from voicetextblender.train.optim import build_optimizer
+    from voicetextblender.train.state import Position
+    from voicetextblender.train.tally import sizes_of
+
+    whisper = WhisperConfig(
+        d_model=512,
+        encoder_layers=6,
+        encoder_attention_heads=8,
+        encoder_ffn_dim=2048,
+        decoder_layers=1,
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        for name, part in {
+            "llm": AutoModelForCausalLM.from_config(llm_config(layers)),
+            "encoder": WhisperModel(whisper),
+        }.items():
+            part.save_pretrained(f"{folder}/{name}")
+        recipe = Recipe.model_validate(
+            {
+                "run": folder,
+                "model": {"llm": f"{folder}/llm", "encoder": f"{folder}/encoder"},
+                "blend": [{"name": "all", "path": "none"}],
+                "train": {"steps": 1000, "tokens_per_batch": ROW},
+            }
+        )
+        model = SpeechLM.from_parts(recipe.model, AUDIO).train()
+    assert isinstance(model.config, SpeechLMConfig)
+    return Run(
+        recipe=recipe,
+        ranks=ALONE,
+        processor=None,  # type: ignore[arg-type]  # samples are made here
+        model=model,
+        parts=model.trained_parts(),
+        sizes=sizes_of(model),
+        optimizer=build_optimizer(model, recipe.train),
+        ema=None,
+        objective=Objective(model, recipe.train, {"all": 1.0}, model.encode),
+        windows=(),
+        position=Position(),
+        saved_at=0,
+    )
+
+
+def sample(item: Item, features: Tensor | None, length: int | None = None) -> Sample:
+    """Make our sample of an item, or a padded one of `length` positions."""
+    audio = 0 if features is None else -(-len(features) // 8)
+    ids = [*item.prompt[:1], *[AUDIO] * audio, *item.prompt[1:], *item.answer]
+    labels = [IGNORE] * (len(ids) - len(item.answer)) + item.answer
+    labels = [*labels[1:], IGNORE]
+    pad = 0 if length is None else length - len(ids)
+    return Sample(
+        "item",
+        "all",
+        "any",
+        ids + [0] * pad,
+        labels + [IGNORE] * pad,
+        [] if features is None else [features],
+        [] if features is None else [item.answer],
+    )
+
+
+def features_of(item: Item) -> Tensor | None:
+    return None if item.clip is None else log_mel(torch.from_numpy(item.clip), EXTRACTOR)
+
+
+def packed_rows(items: list[Item]) -> list[Batch]:
+    """The items in rows of a token budget, as the loader packs them."""
+    made = iter([(n, sample(item, features_of(item))) for n, item in enumerate(items)])
+    rows = []
+    try:
+        for row, _ in pack(_then_none(made, len(items)), Place(0), 1, ROW):
+            if not row:
+                break
+            rows.append(collate([one for one in row if one.id], 80))
+    except StopIteration:
+        pass
+    return rows
+
+
+def _then_none(made, number):
+    """End a stream with samples that are as long as a row, so that the pool runs empty."""
+    yield from made
+    while True:
+        number += 1
+        yield number, Sample("", "all", "any", [0] * ROW, [IGNORE] * ROW, [], [])
+
+
+def padded_rows(items: list[Item], is_grouped: bool) -> list[Batch]:
+    """The items in batches of eight, padded to the longest of each; clips, too."""
+    made = [(item, features_of(item)) for item in items]
+    if is_grouped:
+        made.sort(key=lambda pair: len(sample(*pair)))
+    rows = []
+    for at in range(0, len(made), BATCH):
+        batch = made[at : at + BATCH]
+        clips = [len(features) for _, features in batch if features is not None]
+        longest = max(clips, default=0) if is_grouped else 3000
+        padded = [
+            (item, f if f is None else nn.functional.pad(f, (0, 0, 0, longest - len(f))))
+            for item, f in batch
+        ]
+        length = max(len(sample(*pair)) for pair in padded)
+        rows.append(collate([sample(*pair, length) for pair in padded], 80))
+    return rows
+
+
+def train_ours(run: Run, rows: list[Batch]) -> None:
+    for row in rows:
+        train_step(run, [row], count(run, [row], False), Tally(["all"], ALONE.device))
+
+
+def train_naively(run: Run, rows: list[Batch]) -> None:
+    """The loop that one writes first: a loss over all positions, logits and all."""
+    model = run.model
+    for row in rows:
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = model(
+                row.input_ids[None],
+                position_ids=row.position_ids[None],
+                seq_lens=row.seq_lens,
+                input_features=row.features if row.clip_lens else None,
+                clip_lens=row.clip_lens,
+                labels=torch.cat([row.labels.new_tensor([IGNORE]), row.labels[:-1]])[None],
+            ).loss
+        loss.backward()
+        run.optimizer.step()
+        run.optimizer.zero_grad()
+
+
+def peer(name: str, layers: int) -> tuple[nn.Module, Callable[[list[Item]], dict[str, Tensor]]]:
+    """Return a transformers speech model with LoRA on its LLM, and what makes its batches."""
+    llm = llm_config(layers)
+    whisper = {"num_mel_bins": 80, "encoder_layers": 6, "encoder_attention_heads": 8}
+    if name == "qwen2-audio":
+        audio = {"model_type": "qwen2_audio_encoder", "d_model": 512, "encoder_ffn_dim": 2048}
+        model = Qwen2AudioForConditionalGeneration(
+            Qwen2AudioConfig(audio_config=audio | whisper, text_config=llm, audio_token_index=AUDIO)
+        )
+    elif name == "voxtral":
+        audio = {"hidden_size": 512, "intermediate_size": 2048, "num_hidden_layers": 6}
+        audio |= {"num_attention_heads": 8, "num_mel_bins": 80}
+        model = VoxtralForConditionalGeneration(
+            VoxtralConfig(audio_config=audio, text_config=llm.to_dict(), audio_token_id=AUDIO)
+        )
+    else:
+        encoder = {"input_dim": 160, "hidden_dim": 384, "num_layers": 7, "num_heads": 8}
+        former = {"model_type": "blip_2_qformer", "hidden_size": 384, "num_hidden_layers": 2}
+        former |= {"num_attention_heads": 8, "intermediate_size": 1536, "encoder_hidden_size": 384}
+        model = GraniteSpeechForConditionalGeneration(
+            GraniteSpeechConfig(
+                text_config=llm,
+                encoder_config=encoder | {"dim_head": 48},
+                projector_config=former,
+                audio_token_index=AUDIO,
+                has_lora_adapter=False,
+            )
+        )
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    projector = "projector" if name == "granite-speech" else "multi_modal_projector"
+    targets = [
+        n
+        for n, module in model.named_modules()
+        if isinstance(module, nn.Linear) and n.split(".")[-1] in LINEAR and "language_model" in n
+    ]
+    tuned = get_peft_model(model, LoraConfig(r=32, lora_alpha=32, target_modules=targets))
+    for n, parameter in tuned.named_parameters():
+        if projector in n and parameter.is_floating_point():
+            parameter.requires_grad_(True)
+    return tuned, lambda items: peer_batch(name, items)
+
+
+def peer_batch(name: str, items: list[Item]) -> dict[str, Tensor]:
+    """Pad a batch as the model's own processor does."""
+    clips = [item.clip for item in items if item.clip is not None]
+    batch: dict[str, Tensor] = {}
+    sizes: list[int] = []
+    if clips and name == "granite-speech":
+        # Its extractor needs torchaudio, which has stopped; ours makes the same kind of features.
+        longest = max(map(len, clips))
+        mels = [
+            log_mel(torch.from_numpy(np.pad(c, (0, longest - len(c)))), EXTRACTOR) for c in clips
+        ]
+        stacked = [mel[: len(mel) // 2 * 2].reshape(-1, 160) for mel in mels]
+        sizes = [-(-((len(c) // 160 + 1) // 2) // 15) * 3 for c in clips]
+        batch["input_features"] = torch.stack(stacked)
+        batch["input_features_mask"] = torch.arange(max(sizes)) < torch.tensor(sizes)[:, None]
+    elif clips:
+        made = EXTRACTOR(
+            clips,
+            sampling_rate=16_000,
+            padding="max_length",
+            return_attention_mask=True,
+            return_tensors="pt",
+        )
+        batch["input_features"] = made["input_features"]
+        sizes = [375] * len(clips)  # Voxtral: of the whole window
+        if name == "qwen2-audio":
+            batch["feature_attention_mask"] = made["attention_mask"]
+            sizes = [(((n - 1) // 2 + 1) - 2) // 2 + 1 for n in made["attention_mask"].sum(1)]
+    rows, left = [], iter(sizes)
+    for item in items:
+        audio = [AUDIO] * (0 if item.clip is None else int(next(left)))
+        rows.append(([*item.prompt[:1], *audio, *item.prompt[1:], *item.answer], len(item.answer)))
+    longest = max(len(ids) for ids, _ in rows)
+    pads = [longest - len(ids) for ids, _ in rows]
+    batch["input_ids"] = torch.tensor([i + [0] * p for (i, _), p in zip(rows, pads, strict=True)])
+    batch["attention_mask"] = torch.tensor([[1] * (longest - p) + [0] * p for p in pads])
+    batch["labels"] = torch.tensor(
+        [
+            [IGNORE] * (len(ids) - n) + ids[len(ids) - n :] + [IGNORE] * p
+            for (ids, n), p in zip(rows, pads, strict=True)
+        ]
+    )
+    return batch
+
+
+def measure(name: str, num: int, longest: int, layers: int) -> dict[str, float]:
+    """Train one contender over the workload, after a first batch that does not count."""
+    torch.manual_seed(0)
+    items = workload(num, longest)
+    kind, _, precision = name.partition(" ")
+    if kind in ("ours", "dense", "grouped", "padded"):
+        run = our_run(layers)
+
+        def once(items: list[Item]) -> None:
+            if kind == "padded":
+                train_naively(run, padded_rows(items, False))
+            elif kind == "grouped":
+                train_ours(run, padded_rows(items, True))
+            else:
+                train_ours(run, packed_rows(items))
+    else:
+        model, make = peer(kind, layers)
+
+        def once(items: list[Item]) -> None:
+            with tempfile.TemporaryDirectory() as folder:
+                arguments = TrainingArguments(
+                    folder,
+                    max_steps=-(-len(items) // BATCH),
+                    per_device_train_batch_size=BATCH,
+                    bf16=precision == "bf16",
+                    use_cpu=True,
+                    remove_unused_columns=False,
+                    report_to=[],
+                    save_strategy="no",
+                    logging_strategy="no",
+                    disable_tqdm=True,
+                )
+                Trainer(model, arguments, train_dataset=items, data_collator=make).train()  # type: ignore[arg-type]
+
+    if kind == "dense":  # conversations of one length: nothing to pack, nothing to pad
+        clip = (0.1 * np.random.default_rng(0).standard_normal(16_000 * 6)).astype(np.float32)
+        same = Item(clip, list(range(10, 25)), list(range(30, 68)))
+        items = [same, Item(None, list(range(10, 48)), list(range(50, 140)))] * (num // 2)
+    once(items[:BATCH])
+    held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    cpu, wall = time.process_time(), time.perf_counter()
+    once(items)
+    return {
+        "useful": sum(item.useful for item in items),
+        "cpu_s": time.process_time() - cpu,
+        "wall_s": time.perf_counter() - wall,
+        "peak_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9,
+        "held_gb": held * 1024 / 1e9,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", choices=CONTENDERS)
+    parser.add_argument("--conversations", type=int, default=48)
+    parser.add_argument("--longest", type=int, default=800, help="tokens of the longest text")
+    parser.add_argument("--layers", type=int, default=10, help="of the LLM; SmolLM2-135M has 30")
+    given = parser.parse_args()
+    if given.only:
+        warnings.simplefilter("ignore")
+        logging.set_verbosity_error()
+        shape = (given.conversations, given.longest, given.layers)
+        print(json.dumps(measure(given.only, *shape)))
+        return
+    print(f"{'':22} useful tokens/CPU s   ours is     peak memory")
+    ours = None
+    for name in CONTENDERS:
+        command = [sys.executable, str(Path(__file__)), "--only", name]
+        for key in ("conversations", "longest", "layers"):
+            command += [f"--{key}", str(getattr(given, key))]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            print(f"{name:22} failed: {done.stderr.splitlines()[-1]}", flush=True)
+            continue
+        result = json.loads(done.stdout.splitlines()[-1])
+        speed = result["useful"] / result["cpu_s"]
+        ours = ours or speed
+        print(
+            f"{name:22} {speed:12.0f} {ours / speed:15.2f} x {result['peak_gb']:12.1f} GB",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()
