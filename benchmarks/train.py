@@ -27,6 +27,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from peft import LoraConfig, get_peft_model
+from peft.helpers import disable_input_dtype_casting
 from torch import Tensor, nn
 from transformers import (
     GraniteSpeechConfig,
@@ -220,8 +221,9 @@ def padded_rows(items: list[Item], is_grouped: bool) -> list[Batch]:
 
 
 def train_ours(run: Run, rows: list[Batch]) -> None:
-    for row in rows:
-        train_step(run, [row], count(run, [row], False), Tally(["all"], ALONE.device))
+    with disable_input_dtype_casting(run.model):
+        for row in rows:
+            train_step(run, [row], count(run, [row], False), Tally(["all"], ALONE.device))
 
 
 def train_naively(run: Run, rows: list[Batch]) -> None:
