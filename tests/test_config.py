@@ -74,7 +74,7 @@ def test_every_setting_says_what_it_is():
         ("model.adapter.stak=2", "unknown key 'model.adapter.stak'; did you mean 'stack'?"),
         ("train.spec_augment.freq_maks=2", "'train.spec_augment.freq_maks'; did you mean 'freq_ma"),
         ("rnu=a", "unknown key 'rnu'; did you mean 'run'?"),
-        ("train.zzz=1", "unknown key 'train.zzz'; known here: betas, clip_norm,"),
+        ("train.zzz=1", "unknown key 'train.zzz'; known here: adapter_first, betas,"),
     ],
 )
 def test_a_misspelt_key_is_refused_with_the_nearest_one(recipe_file, key, message):
@@ -94,6 +94,19 @@ def test_a_misspelt_key_of_a_source_is_refused_with_the_nearest_one(recipe_file)
         (["train.betas=[0.9]"], "'train.betas.1': Field required"),
         (["model.adapter.heads=3"], "heads is 3, which does not divide width 512"),
         (["train.steps=10"], "warmup is 100, but the run has 10 steps"),
+        (["train.adapter_first=1000"], "adapter_first is 1000, but the run has 1000 steps"),
+        (
+            ["train.adapter_first=9", "train.ctc_weight=0"],
+            "adapter_first trains by CTC alone, but ctc_weight is 0",
+        ),
+        (
+            ["train.frame_cache_gb=1"],
+            "frame_cache_gb needs clips that .*; set spec_augment to null",
+        ),
+        (
+            ["train.frame_cache_gb=1", "train.spec_augment=null", "model.train.encoder=lora"],
+            "frame_cache_gb needs a frozen encoder, but model.train.encoder is 'lora'",
+        ),
         (["blend=[]"], "'blend': .*at least 1 item"),
         (["model.lora.alpha=4.5"], "'model.lora.alpha': .*integer.*, not 4.5"),
         (["steps"], "'steps' is no override; write key=value"),
