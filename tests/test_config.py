@@ -40,6 +40,11 @@ def test_paths_of_the_blend_are_relative_to_the_recipe(recipe_file, tmp_path):
     assert recipe.blend[0].path == str(tmp_path / "a.jsonl")
 
 
+def test_the_text_of_retention_is_relative_to_the_recipe_too(recipe_file, tmp_path):
+    recipe = load_recipe(recipe_file(MINIMAL), ["train.retention={text: held-out.txt}"])
+    assert recipe.train.retention.text == str(tmp_path / "held-out.txt")
+
+
 def test_an_absolute_path_of_the_blend_stays(recipe_file):
     recipe = load_recipe(recipe_file(MINIMAL.replace("a.jsonl", "/data/a.jsonl")))
     assert recipe.blend[0].path == "/data/a.jsonl"
