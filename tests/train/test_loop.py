@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -18,8 +19,9 @@ from voicetextblender.model.processing import SpeechLMProcessor
 from voicetextblender.train.dist import ALONE
 from voicetextblender.train.log import read_log
 from voicetextblender.train.loop import begin, count, train, train_step
+from voicetextblender.train.optim import build_optimizer
 from voicetextblender.train.state import checkpoints
-from voicetextblender.train.tally import CLOCK, Tally
+from voicetextblender.train.tally import CLOCK, Tally, sizes_of
 
 KILLED_AT_3 = """
 import os, signal, sys
@@ -220,11 +222,19 @@ def test_whatever_is_to_be_trained_trains(train_parts, precision, recipe, corpus
     assert len(read_log(corpus / "run")) == 2
 
 
-def test_parakeet_learns_its_batch_statistics_in_float32(recipe):
-    parakeet = {"encoder": "parakeet", "train": {"encoder": "full"}}
-    run = begin(recipe(model=parakeet, precision="bf16"), ALONE, resume=False)
-    before = {name: buffer.clone() for name, buffer in run.model.named_buffers()}
-    audio = [run.model.config.audio_token_id] * 2
+def test_parakeet_learns_its_batch_statistics_in_float32(build, recipe):
+    model = build(encoder="parakeet", train={"encoder": "full"}, dtype=torch.bfloat16).train()
+    whisper = begin(recipe(precision="bf16"), ALONE, resume=False)
+    run = replace(
+        whisper,
+        model=model,
+        parts=model.trained_parts(),
+        sizes=sizes_of(model),
+        optimizer=build_optimizer(model, whisper.recipe.train),
+        objective=replace(whisper.objective, model=model, encode=model.encode),
+    )
+    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    audio = [model.config.audio_token_id] * 2
     features = torch.randn(40, 8)
     sample = Sample("a", "asr", "asr", [5, *audio, 6], [-100, -100, 6, 7], [features], [[6]])
     rows = [collate([sample], 8)]
@@ -233,7 +243,7 @@ def test_parakeet_learns_its_batch_statistics_in_float32(recipe):
     means = [name for name in before if name.endswith("running_mean")]
     assert means
     for name in means:
-        mean = run.model.get_buffer(name)
+        mean = model.get_buffer(name)
         assert mean.dtype == torch.float32 and not torch.equal(mean, before[name])
 
 

@@ -152,7 +152,7 @@ def test_twins_are_the_typed_conversations_at_the_answers(run):
 
 
 def test_where_a_part_rests_it_has_no_gradient(run):
-    run = run(adapter_first=10)
+    run = run(adapter_first=3)
     row = rows(run, 1)[0]
-    _, found = gradients(run, [row], run.objective.counts(row), step=3)
+    _, found = gradients(run, [row], run.objective.counts(row), step=2)
     assert found and all(name.startswith("adapter") for name in found)

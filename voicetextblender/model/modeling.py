@@ -248,14 +248,16 @@ class SpeechLM(PreTrainedModel):
     def voice_off(self) -> Iterator[None]:
         """Switch the LLM's low-rank updates off: the model is then the base LLM, bit for bit."""
         layers = [m for m in self.llm.modules() if isinstance(m, BaseTunerLayer)]
-        layers = [layer for layer in layers if not layer.disable_adapters]  # it may be off already
-        for layer in layers:
-            layer.enable_adapters(False)
+        on = [layer for layer in layers if not layer.disable_adapters]
+        # Not layer.enable_adapters(): it also thaws the updates, which may be frozen for some steps
+        # (train.learn) or sharded.
+        for layer in on:
+            layer._disable_adapters = True
         try:
             yield
         finally:
-            for layer in layers:
-                layer.enable_adapters(True)
+            for layer in on:
+                layer._disable_adapters = False
 
     def trained_parts(self) -> dict[str, list[nn.Parameter]]:
         """Return what is trained, by part: `adapter`, `lora`, `encoder` or `encoder_lora`."""
