@@ -80,6 +80,8 @@ def assert_same_weights(one, other):
         torch.testing.assert_close(tensor, theirs[name], atol=2e-5, rtol=1e-4, msg=name)
 
 
+pytestmark = pytest.mark.slow  # two processes that import all of transformers
+
 LEVERS = {"kl_weight": 0.5, "kl_twin_weight": 0.5, "ctc_tokens": 20, "ema": 0.5, "keep": 9}
 
 
@@ -146,7 +148,6 @@ def test_a_run_on_two_ranks_goes_on_on_one(parallel, runs, recipe_for):
     assert_same_weights(runs / parallel / "model", runs / "alone/model")
 
 
-@pytest.mark.slow
 def test_two_ranks_of_two_workers_go_on_as_one_rank_of_one(recipe, corpus):
     shared = {"rows_per_step": 2, "steps": 12, "save_every": 3}
     path = corpus / "two.yaml"
