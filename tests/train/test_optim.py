@@ -68,7 +68,7 @@ def test_a_part_learns_in_its_steps_alone():
     assert all({"adapter", "encoder"} <= parts for parts in learn)
 
 
-def test_a_part_that_begins_late_warms_up_late(build):
+def test_a_part_that_begins_late_has_the_whole_schedule_in_what_is_left(build):
     model = build(train={"encoder": "lora"})
     config = TrainConfig.model_validate(
         {"warmup": 10, "steps": 1000, "learn": {"encoder_lora": [500, None]}}
@@ -79,8 +79,10 @@ def test_a_part_that_begins_late_warms_up_late(build):
         set_lr(optimizer, step, config)
         return {group["part"]: group["lr"] / group["peak"] for group in optimizer.param_groups}
 
-    assert rates(500)["encoder_lora"] == pytest.approx(0.1 * rates(500)["adapter"])
-    assert rates(510) == pytest.approx({part: rates(510)["adapter"] for part in rates(510)})
+    assert rates(500)["encoder_lora"] == pytest.approx(0.1)
+    assert rates(510)["encoder_lora"] == pytest.approx(1.0)
+    assert rates(510)["adapter"] == pytest.approx(0.5, abs=0.02)
+    assert rates(999) == pytest.approx({part: config.final_lr for part in rates(999)})
 
 
 def test_the_average_follows_the_weights_slowly_and_soon_forgets_the_first():

@@ -29,7 +29,7 @@ def build_optimizer(model: SpeechLM, config: TrainConfig) -> torch.optim.AdamW:
 
 def lr_scale(step: int, config: TrainConfig) -> float:
     """Return the learning rate of step `step` (from 0) as a share of its peak."""
-    return _warmth(step, config) * _cosine(step, config)
+    return _warmth(step, config) * _cosine(step, config.steps, config)
 
 
 def learning_parts(step: int, config: TrainConfig) -> set[str]:
@@ -38,10 +38,11 @@ def learning_parts(step: int, config: TrainConfig) -> set[str]:
 
 
 def set_lr(optimizer: torch.optim.Optimizer, step: int, config: TrainConfig) -> None:
-    """Set every part's learning rate for step `step`; a part that began late warms up late."""
+    """Set every part's learning rate for step `step`: its schedule begins when the part does."""
     for group in optimizer.param_groups:
-        since = step - _begin(group["part"], config)
-        group["lr"] = group["peak"] * _warmth(since, config) * _cosine(step, config)
+        begin = _begin(group["part"], config)
+        scale = _cosine(step - begin, config.steps - begin, config)
+        group["lr"] = group["peak"] * _warmth(step - begin, config) * scale
 
 
 class Ema:
@@ -79,7 +80,7 @@ def _warmth(since: int, config: TrainConfig) -> float:
     return min(1.0, (since + 1) / config.warmup) if config.warmup else 1.0
 
 
-def _cosine(step: int, config: TrainConfig) -> float:
-    done = (step - config.warmup) / max(1, config.steps - 1 - config.warmup)
+def _cosine(since: int, steps: int, config: TrainConfig) -> float:
+    done = (since - config.warmup) / max(1, steps - 1 - config.warmup)
     cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, max(0.0, done))))
     return config.final_lr + (1 - config.final_lr) * cosine
