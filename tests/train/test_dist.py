@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import time
-from contextlib import closing
+from contextlib import ExitStack
 
 import pytest
 import torch
@@ -19,6 +19,7 @@ from voicetextblender.train.loop import train
 from voicetextblender.train.state import checkpoints
 
 RANK = """
+import os
 import sys
 import torch
 from voicetextblender.config import load_recipe
@@ -33,17 +34,20 @@ def text_alone_on_the_second_rank(recipe, processor, position, ranks):
     return Feed(recipe, processor, position, ranks)
 
 loop.Feed = text_alone_on_the_second_rank
-for path in sys.argv[1:]:
+for path, port in zip(sys.argv[1:], os.environ["PORTS"].split(), strict=True):
+    os.environ["MASTER_PORT"] = port  # a port each: the ranks of one run may still hold its own
     loop.train(load_recipe(path))
 """
 
 
 def start(*paths, num=2):
     """Start as many processes as torchrun would, with its environment."""
-    with closing(socket.socket()) as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(num)}
+    with ExitStack() as stack:
+        free = [stack.enter_context(socket.socket()) for _ in paths]
+        for one in free:
+            one.bind(("127.0.0.1", 0))
+        ports = " ".join(str(one.getsockname()[1]) for one in free)
+    where = {"MASTER_ADDR": "127.0.0.1", "PORTS": ports, "WORLD_SIZE": str(num)}
     return [
         subprocess.Popen(
             [sys.executable, "-c", RANK, *map(str, paths)],

@@ -68,7 +68,7 @@ class Objective:
         loss = audio.sum() * 0.0  # so that a sharded adapter has a gradient, if only of zeros
         if step >= config.adapter_first:
             own = len(batch.clip_lens) - batch.extra_clips
-            sums = self._llm_losses(batch, audio[: sum(audio_lens[:own])], tally)
+            sums = self._llm_losses(batch, audio[: sum(audio_lens[:own])], loss, tally)
             weights = (1 / tokens, config.kl_weight / typed, config.kl_twin_weight / spoken)
             loss = loss + sum(w * s for w, s in zip(weights, sums, strict=True))
         if config.ctc_weight and batch.clip_lens:
@@ -88,13 +88,20 @@ class Objective:
         return loss
 
     def _llm_losses(
-        self, batch: Batch, audio: Tensor, tally: Tally
+        self, batch: Batch, audio: Tensor, nothing: Tensor, tally: Tally
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the sums over a row of next tokens, of distance on text, and on what is spoken."""
+        """Return the sums over a row of next tokens, of distance on text, and on what is spoken.
+
+        `nothing` is a zero that the adapter's gradient passes through.
+        """
         model = self.model
         twins = batch.twins
         before = self._before(twins)
         embeds = model.embed(batch.input_ids, audio)
+        if self.is_sharded:
+            # Rows without speech go back through the LLM and then the adapter too: ranks exchange
+            # gradients layer by layer, and must do so in the same order.
+            embeds = embeds + nothing
         hidden = model.decode(embeds[None], batch.position_ids[None], batch.seq_lens)[0]
         supervised = batch.labels != IGNORE
         losses = token_losses(hidden[supervised], batch.labels[supervised], model.project)
