@@ -14,7 +14,7 @@ $(INSTALLED): pyproject.toml constraints.txt parts.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
 	$(BIN)/pip install --quiet --constraint constraints.txt torch
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[parts,voice,ui,dev]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[parts,serve,voice,ui,dev]'
 	$(BIN)/pip install --quiet --no-deps --requirement parts.txt
 	touch $@
 

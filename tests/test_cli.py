@@ -1,7 +1,10 @@
+import io
 import json
 import subprocess
 import sys
+import threading
 import time
+import types
 
 import numpy as np
 import pytest
@@ -43,7 +46,8 @@ def test_help_answers_at_once():
 def test_every_verb_has_help_with_an_example(monkeypatch, capsys):
     made = ("asr", "ast", "translate", "sqa", "mixed", "chat", "robust")
     synth = [["synth", verb] for verb in made]
-    for verb in (["train"], ["transcribe"], ["chat"], ["data", "import"], *synth):
+    use = (["transcribe"], ["translate"], ["chat"], ["serve"])
+    for verb in (["train"], *use, ["data", "import"], *synth):
         assert vtb(monkeypatch, *verb, "--help") == 0
         assert "Example: vtb" in capsys.readouterr().out
 
@@ -72,6 +76,67 @@ def test_silence_gives_an_empty_transcript_in_every_format(
     assert capsys.readouterr().out.strip() in ("", "WEBVTT")
 
 
+def test_a_folder_and_standard_input_are_transcribed_into_files(
+    monkeypatch, model, tmp_path, sound
+):
+    folder, out = tmp_path / "talks", tmp_path / "out"
+    folder.mkdir()
+    audio.save(folder / "b.wav", sound(0.5))
+    audio.save(folder / "a.flac", sound(0.5))
+    (folder / "notes.txt").write_text("no sound")
+    data = io.TextIOWrapper(io.BytesIO((folder / "b.wav").read_bytes()))
+    monkeypatch.setattr("sys.stdin", data)
+    words = (folder, "-", "--model", model, "--out", out, "--format", "json")
+    assert vtb(monkeypatch, "transcribe", *words) == 0
+    written = {path.name: json.loads(path.read_text()) for path in out.iterdir()}
+    assert written.keys() == {"a.flac.json", "b.wav.json", "-.json"}
+    assert written["-.json"]["duration_s"] == 0.5
+
+
+@pytest.fixture
+def microphone(monkeypatch, sound):
+    """A microphone that hears a second of sound; Enter is pressed when all of it was heard."""
+    done = threading.Event()
+
+    class FakeStream:
+        def __init__(self, callback, samplerate, channels, dtype):
+            assert (samplerate, channels, dtype) == (16_000, 1, "float32")
+            self.callback = callback
+
+        def __enter__(self):
+            for block in np.split(sound(1.0), 10):
+                self.callback(block[:, None], len(block), None, None)
+            done.set()
+
+        def __exit__(self, *_):
+            pass
+
+    fake = types.SimpleNamespace(InputStream=FakeStream, PortAudioError=OSError)
+    monkeypatch.setitem(sys.modules, "sounddevice", fake)
+    monkeypatch.setattr("sys.stdin", types.SimpleNamespace(readline=done.wait, isatty=bool))
+
+
+def test_the_microphone_is_written_down(monkeypatch, capsys, model, microphone):
+    monkeypatch.setattr("voicetextblender.serve.speech.build_detector", lambda: lambda frame: 1.0)
+    assert vtb(monkeypatch, "transcribe", "--record", "--model", model) == 0
+    assert "press Enter" in capsys.readouterr().err
+
+
+def test_a_spoken_message_is_answered(monkeypatch, capsys, model, microphone):
+    lines = iter(["/record", "", "/quit"])
+    monkeypatch.setattr("builtins.input", lambda _: next(lines))
+    assert vtb(monkeypatch, "chat", "--model", model, "--max-new-tokens", 3) == 0
+    out, err = capsys.readouterr()
+    assert "1.0 s added" in err and out.count("\n") == 1
+
+
+def test_without_sounddevice_the_extra_is_named(monkeypatch, capsys, model):
+    monkeypatch.setitem(sys.modules, "sounddevice", None)
+    monkeypatch.setattr("sys.stdin", types.SimpleNamespace(readline=str))
+    assert vtb(monkeypatch, "transcribe", "--record", "--model", model) == 1
+    assert "pip install 'voicetextblender[mic]'" in capsys.readouterr().err
+
+
 def test_chat_reads_lines_and_answers(monkeypatch, capsys, model, tmp_path, sound):
     clip = tmp_path / "a.wav"
     audio.save(clip, sound(0.5))
@@ -89,6 +154,11 @@ def test_chat_reads_lines_and_answers(monkeypatch, capsys, model, tmp_path, soun
         (["train", "nowhere.yaml"], "nowhere.yaml: no such recipe"),
         (["transcribe", "a.wav", "--model", "nowhere"], "nowhere: no model here"),
         (["chat", "--model", "nowhere"], "nowhere: no model here"),
+        (["transcribe"], "no recording given; name files or folders, or use --record"),
+        (["transcribe", "recipes"], "recipes: no recordings in this folder"),
+        (["transcribe", "a.wav", "--language", "xx"], "language 'xx' has no name here"),
+        (["translate", "a.wav", "--to", "xx"], "language 'xx' has no name here"),
+        (["serve", "prot=80"], "unknown key 'prot'; did you mean 'port'?"),
         (["data", "import", "kaldy", "out"], "'kaldy' is no kind of source"),
         (["bench", "trian"], "'trian' is no benchmark; choose one of align,"),
     ],

@@ -1,10 +1,14 @@
+import json
+
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
 from voicetextblender.chat import Audio, Conversation, user
 from voicetextblender.model import generate as generation
-from voicetextblender.model.generate import Chunk, Decoding, answers, generate
+from voicetextblender.model.constrain import BEGINS, GOES_ON, Names, check_schema
+from voicetextblender.model.decode import ModuleDecoder
+from voicetextblender.model.generate import Chunk, Decoding, Generation, answers, generate
 
 CLIP = Audio("a.wav")
 
@@ -64,7 +68,7 @@ def scripted(monkeypatch, processor):
     def script(*rows):
         written = {row: iter(ids) for row, ids in enumerate(rows)}
         monkeypatch.setattr(
-            generation, "_choose", lambda _, growing, __: [next(written[a.row]) for a in growing]
+            generation, "_choose", lambda _, growing: [next(written[a.row]) for a in growing]
         )
 
     return script
@@ -133,7 +137,7 @@ def test_draws_are_among_the_likeliest_that_have_top_p_together():
     seen = set()
     for seed in range(60):
         decoding = Decoding(temperature=1.0, top_p=0.75, seed=seed)
-        seen |= set(generation._choose(logits, [generation._Answer(0, decoding)], decoding))
+        seen |= set(generation._choose(logits, [generation._Answer(0, decoding)]))
     assert seen == {0, 1}
 
 
@@ -144,6 +148,7 @@ def test_draws_are_among_the_likeliest_that_have_top_p_together():
         ({"temperature": -1.0}, "temperature is -1.0; it must be 0"),
         ({"temperature": float("nan")}, "temperature is nan"),
         ({"top_p": 0.0}, "top_p is 0.0; it must be above 0 and at most 1"),
+        ({"stop": ("",)}, "stop holds an empty text"),
     ],
 )
 def test_a_decoding_that_makes_no_sense_is_refused(settings, message):
@@ -153,3 +158,92 @@ def test_a_decoding_that_makes_no_sense_is_refused(settings, message):
 
 def test_no_prompts_have_no_answers(build, processor):
     assert answers(build(), processor, []) == []
+
+
+def test_an_answer_ends_before_a_stop_text_even_across_tokens(scripted, build, processor, prompts):
+    ids = processor.tokenizer("one two three").input_ids
+    scripted(ids)
+    decoding = Decoding(max_new_tokens=len(ids), stop=("twice", "o th"))
+    chunks = list(generate(build(), processor, prompts[:1], decoding))
+    assert "".join(chunk.text for chunk in chunks) == "one tw"
+    assert chunks[-1].finished == "stop"
+
+
+def test_what_only_looks_like_a_stop_text_is_given_out(scripted, build, processor, prompts):
+    ids = processor.tokenizer("one two").input_ids
+    scripted(ids)
+    decoding = Decoding(max_new_tokens=len(ids), stop=("twice",))
+    assert answers(build(), processor, prompts[:1], decoding) == ["one two"]
+
+
+def test_log_probabilities_are_those_of_the_model(build, processor, prompts):
+    model = build()
+    decoding = Decoding(max_new_tokens=3, num_logprobs=2)
+    tokens = [c.token for c in generate(model, processor, prompts[1:2], decoding)]
+    logits = model(torch.tensor([prompts[1].ids])).logits[0, -1]
+    best = logits.log_softmax(-1).topk(2)
+    assert tokens[0].logprob == pytest.approx(best.values[0].item(), abs=1e-4)
+    assert [lp for _, lp in tokens[0].likeliest] == pytest.approx(best.values.tolist(), abs=1e-4)
+    assert (
+        tokens[0].likeliest[0][0] == tokens[0].text == processor.tokenizer.decode(best.indices[0])
+    )
+
+
+def test_an_answer_follows_its_json_schema_whatever_the_model_would_say(build, processor, prompts):
+    schema = {
+        "type": "object",
+        "properties": {"a": {"enum": ["x", "y"]}, "b": {"type": "boolean"}},
+        "required": ["a", "b"],
+        "additionalProperties": False,
+    }
+    for temperature in (0.0, 2.0):
+        decoding = Decoding(64, temperature, schema=json.dumps(schema))
+        for text in answers(build(), processor, prompts, decoding):
+            assert json.loads(text)["a"] in ("x", "y")
+
+
+@pytest.mark.parametrize(
+    ("schema", "message"),
+    [("{", "the JSON schema is no JSON"), ('{"type": "oops"}', "the JSON schema cannot be used")],
+)
+def test_a_schema_that_cannot_be_followed_is_refused(schema, message):
+    with pytest.raises(ValueError, match=message):
+        check_schema(schema)
+
+
+def test_a_listed_name_wins_where_it_is_nearly_as_likely_and_nowhere_else(processor):
+    first, second = processor.tokenizer("ab").input_ids
+    names = Names(processor, ["ab"])
+    near, far = torch.zeros(400), torch.zeros(400)
+    near[7], far[7] = BEGINS / 2, 2 * GOES_ON
+    assert names.favour(near).argmax() == first and names.favour(far).argmax() == 7
+    near[7] = GOES_ON / 2
+    assert names.favour(near).argmax() == 7
+    names.accept(first)
+    assert names.favour(near).argmax() == second
+    names.accept(7)
+    assert names.favour(near).argmax() == 7
+
+
+def test_listed_names_change_an_answer_and_nobody_elses(build, processor, prompts):
+    model = build()
+    plain = Decoding(max_new_tokens=24)
+    favoured = Decoding(max_new_tokens=24, names=tuple("abcdefghij"))
+    generation = Generation(model, processor, ModuleDecoder(model))
+    generation.join(0, prompts[1], plain)
+    generation.join(1, prompts[1], favoured)
+    texts = ["", ""]
+    while generation.answers:
+        for chunk in generation.step():
+            texts[chunk.row] += chunk.text
+    assert texts == [answers(model, processor, prompts[1:2], d)[0] for d in (plain, favoured)]
+    assert texts[0] != texts[1]
+
+
+def test_an_iteration_that_was_left_early_spoils_nothing(build, processor, prompts):
+    model = build()
+    decoder = ModuleDecoder(model)
+    next(generate(model, processor, prompts, Decoding(24), decoder))
+    assert answers(model, processor, prompts, Decoding(24), decoder) == answers(
+        model, processor, prompts, Decoding(24)
+    )

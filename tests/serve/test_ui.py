@@ -29,7 +29,7 @@ def test_without_gradio_the_error_names_the_extra(monkeypatch):
 
 
 @pytest.fixture
-def page(build, processor, tmp_path):
+def page(start, tmp_path):
     from voicetextblender.serve.ui import Page, answering
 
     def write_down(path, language, target, progress):
@@ -39,7 +39,7 @@ def page(build, processor, tmp_path):
     return Page(
         "tiny",
         tmp_path / "kept",
-        answering(build(), processor),
+        answering(start()),
         write_down,
         speak=lambda text: (16_000, np.full(160, len(text), np.float32)),
         hear=lambda samples, language: f"{len(samples)} {language}",

@@ -1,22 +1,29 @@
-"""Generation: one generator of chunks for chat, transcription, server, page and evaluation.
+"""Generation: one core that chat, transcription, server, page and evaluation share.
 
-Prompts are read in one packed pass; then all answers grow together, a token a step, and a row
-leaves the batch when its answer ends.
+Prompts are read in one packed pass; then all answers grow together, a token a step. New ones join
+between steps, and a row leaves when its answer ends.
 
-Shapes: B answers that still grow, H key heads, L cached tokens of the longest row, C head channels.
+Shapes: B answers that grow, V vocabulary.
 """
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
-from transformers import Cache
 
-from voicetextblender.batch import Sample, collate
+from voicetextblender.batch import Sample
+from voicetextblender.model.cache import PrefixCache
+from voicetextblender.model.constrain import Names, Schema
+from voicetextblender.model.decode import Decoder, ModuleDecoder
 from voicetextblender.model.modeling import SpeechLM
 from voicetextblender.model.processing import SpeechLMProcessor
+
+LIKELIEST = 512
+"""Tokens among which `top_p` nearly always ends; sorting a whole vocabulary takes milliseconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +36,14 @@ class Decoding:
     top_p: float = 1.0
     """Draw only among the likeliest tokens that together have this probability."""
     seed: int = 0
+    stop: tuple[str, ...] = ()
+    """The answer ends before any of these."""
+    num_logprobs: int | None = None
+    """Report the log-probability of each token, and of so many that were likeliest."""
+    schema: str | None = None
+    """JSON schema that the answer follows."""
+    names: tuple[str, ...] = ()
+    """Names and terms that may occur; they become a little likelier."""
 
     def __post_init__(self) -> None:
         """Refuse what makes no sense. Raises ValueError."""
@@ -38,6 +53,18 @@ class Decoding:
             raise ValueError(f"temperature is {self.temperature}; it must be 0 (greedy) or more")
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p is {self.top_p}; it must be above 0 and at most 1")
+        if "" in self.stop:
+            raise ValueError("stop holds an empty text, which stands everywhere; leave it out")
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A token of an answer and how likely it was."""
+
+    text: str
+    logprob: float
+    likeliest: tuple[tuple[str, float], ...]
+    """The likeliest tokens in its place, with their log-probabilities."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,65 +77,158 @@ class Chunk:
     """New text; empty while a character is not complete."""
     finished: Literal["stop", "length"] | None = None
     """Set on an answer's last chunk: the model ended it, or it grew too long."""
-
-
-class RowCache(Cache):
-    """Keys and values of several rows: filled from one packed pass, then a token at a time."""
-
-    def __init__(self, seq_lens: Sequence[int], capacity: int) -> None:
-        """Make room for `capacity` new tokens behind the longest prompt."""
-        super().__init__(layers=[])
-        self.lens = torch.tensor(list(seq_lens))
-        self.capacity = max(seq_lens) + capacity
-        self.filled = False
-        self.keys: list[Tensor] = []
-        self.values: list[Tensor] = []
-
-    def update(
-        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: object, **_: object
-    ) -> tuple[Tensor, Tensor]:
-        """Store a layer's new keys and values and return those to attend to.
-
-        First come the packed prompts, (1, H, N, C), which attend within the pack; then one token of
-        each row, (B, H, 1, C), which attends to the row so far: (B, H, L, C).
-        """
-        if not self.filled:
-            self.keys.append(self._rows(key_states))
-            self.values.append(self._rows(value_states))
-            return key_states, value_states
-        keys, values = self.keys[layer_idx], self.values[layer_idx]
-        rows = torch.arange(len(self.lens))
-        keys[rows, :, self.lens] = key_states[:, :, 0]
-        values[rows, :, self.lens] = value_states[:, :, 0]
-        longest = int(self.lens.max()) + 1
-        return keys[:, :, :longest], values[:, :, :longest]
-
-    def mask(self, device: torch.device) -> Tensor:
-        """(B, 1, 1, L): true on the tokens of each row, the one being added included."""
-        steps = torch.arange(int(self.lens.max()) + 1)
-        return (steps <= self.lens.unsqueeze(1))[:, None, None].to(device)
-
-    def keep(self, rows: list[int]) -> None:
-        """Forget all rows but these."""
-        self.lens = self.lens[rows]
-        self.keys = [keys[rows] for keys in self.keys]
-        self.values = [values[rows] for values in self.values]
-
-    def _rows(self, packed: Tensor) -> Tensor:
-        rows = packed.new_zeros(len(self.lens), packed.shape[1], self.capacity, packed.shape[3])
-        for row, clip in zip(rows, packed[0].split(self.lens.tolist(), dim=1), strict=True):
-            row[:, : clip.shape[1]] = clip
-        return rows
+    token: Token | None = None
+    """The token behind the text, where `Decoding.num_logprobs` asks for it."""
 
 
 class _Answer:
     """One growing answer: its tokens, and how much of their text has been given out."""
 
-    def __init__(self, row: int, decoding: Decoding) -> None:
+    def __init__(self, row: int, decoding: Decoding, seed_row: int = 0) -> None:
         self.row = row
+        self.decoding = decoding
+        self.names: list[int] = []
+        """What the LLM has read and written, as `PrefixCache` names it."""
         self.ids: list[int] = []
-        self.given = 0
-        self.random = torch.Generator().manual_seed(decoding.seed * 1_000_003 + row)
+        self.random = torch.Generator().manual_seed(decoding.seed * 1_000_003 + seed_row)
+        self.schema: Schema | None = None
+        self.favoured: Names | None = None
+        self.held = ""
+        """Text that may yet be the beginning of a stop text."""
+        self.decoded: tuple[int, int] = (0, 0)
+        """Where in `ids` the last given text begins and ends."""
+
+
+class Generation:
+    """Answers that grow together; the core of `generate` and of the server's engine."""
+
+    def __init__(
+        self,
+        model: SpeechLM,
+        processor: SpeechLMProcessor,
+        decoder: Decoder,
+        prefixes: PrefixCache | None = None,
+    ) -> None:
+        self.model = model
+        self.processor = processor
+        self.decoder = decoder
+        self.prefixes = prefixes if decoder.can_continue else None
+        self.answers: list[_Answer] = []
+        self.logits = torch.empty(0)
+        """(B, V): what each answer's next token is chosen from."""
+
+    @torch.inference_mode()
+    def join(self, row: int, sample: Sample, decoding: Decoding, seed_row: int = 0) -> int:
+        """Read one prompt, whose answer grows from the next step on; see `join_all`."""
+        return self.join_all([(row, sample, decoding, seed_row)])
+
+    @torch.inference_mode()
+    def join_all(self, prompts: Sequence[tuple[int, Sample, Decoding, int]]) -> int:
+        """Read prompts in one pass: each its row, sample, decoding and the row that seeds it.
+
+        Returns how many tokens were in the prefix cache and not read again.
+        """
+        joining, reads = [], []
+        for row, sample, decoding, seed_row in prompts:
+            answer = _Answer(row, decoding, seed_row)
+            if decoding.schema is not None:
+                answer.schema = Schema(self.processor, decoding.schema)
+            if decoding.names:
+                answer.favoured = Names(self.processor, decoding.names)
+            clip_lens = [
+                -(-len(clip) // self.processor.features_per_embedding) for clip in sample.features
+            ]
+            answer.names = _names(sample, clip_lens, self.model.config.audio_token_id)
+            joining.append(answer)
+            reads.append(_Read(sample, clip_lens))
+        num_reused = 0
+        rows_before = len(self.decoder.cache.lens)
+        if self.prefixes is not None:
+            for place, (answer, read) in enumerate(zip(joining, reads, strict=True)):
+                begin, pairs = self.prefixes.find(answer.names)
+                begin = read.skip(begin, self.model.config.audio_token_id)
+                for layer, kept in enumerate(pairs if begin else []):
+                    self.decoder.cache.put(layer, rows_before + place, 0, kept[:begin])
+                num_reused += begin
+        logits = self.decoder.read(
+            self._embed(reads),
+            [read.begin for read in reads],
+            [len(read.sample) - read.begin for read in reads],
+        )
+        self.logits = torch.cat([self.logits, logits]) if self.answers else logits
+        self.answers += joining
+        return num_reused
+
+    @torch.inference_mode()
+    def step(self) -> list[Chunk]:
+        """Add a token to every answer and return what is new; answers that ended are gone."""
+        tokens = _choose(self.logits, self.answers)
+        chunks = []
+        for answer, token, logits in zip(self.answers, tokens, self.logits, strict=True):
+            chunks.append(_grow(answer, token, logits, self.processor))
+        for place in reversed(range(len(chunks))):
+            if chunks[place].finished:
+                self._drop(place)
+        if self.answers:
+            new = torch.tensor([answer.ids[-1] for answer in self.answers])
+            self.logits = self.decoder.step(new.to(self.model.device))
+        return chunks
+
+    @torch.inference_mode()
+    def leave(self, row: int) -> None:
+        """Give up an answer, if it still grows."""
+        for place, answer in enumerate(self.answers):
+            if answer.row == row:
+                self._drop(place)
+                last = len(self.answers)
+                keep = [last if n == place else n for n in range(last)]
+                self.logits = self.logits[keep]
+                return
+
+    def clear(self) -> None:
+        """Give up all answers, whatever state they are in."""
+        self.answers.clear()
+        self.decoder.cache.clear()
+
+    def _drop(self, place: int) -> None:
+        """Take an answer's row out; the last takes its place, in the cache and here."""
+        answer = self.answers[place]
+        if self.prefixes is not None:
+            self.prefixes.keep(answer.names + answer.ids, self.decoder.cache, place)
+        self.decoder.cache.drop(place)
+        self.answers[place] = self.answers[-1]
+        self.answers.pop()
+
+    def _embed(self, reads: "Sequence[_Read]") -> Tensor:
+        """Return the packed (N, E) embeddings of what is to be read."""
+        model = self.model
+        ids = torch.tensor([token for read in reads for token in read.sample.ids[read.begin :]])
+        clips = [clip for read in reads for clip in read.sample.features[read.num_known :]]
+        audio = model.table.new_zeros(0, model.table.shape[1])
+        if clips:
+            features = torch.cat(clips).to(model.device)
+            audio, _ = model.embed_audio(features, tuple(map(len, clips)))
+        return model.embed(ids.to(model.device), audio)
+
+
+class _Read:
+    """What of a prompt has to be read."""
+
+    def __init__(self, sample: Sample, clip_lens: list[int]) -> None:
+        self.sample = sample
+        self.clip_lens = clip_lens
+        self.begin = 0
+        """Tokens that are known already."""
+        self.num_known = 0
+        """Clips among them."""
+
+    def skip(self, begin: int, audio_id: int) -> int:
+        """Begin behind `begin` tokens, or before the clip that this would cut; return where."""
+        heard = sum(token == audio_id for token in self.sample.ids[:begin])
+        ends = np.cumsum([0, *self.clip_lens])
+        self.num_known = int(np.searchsorted(ends, heard, side="right")) - 1
+        self.begin = begin - (heard - int(ends[self.num_known]))
+        return self.begin
 
 
 @torch.inference_mode()
@@ -117,48 +237,21 @@ def generate(
     processor: SpeechLMProcessor,
     samples: Sequence[Sample],
     decoding: Decoding = Decoding(),
+    decoder: Decoder | None = None,
 ) -> Iterator[Chunk]:
     """Yield the answers to prompts made with `processor.encode(…, purpose="answer")`.
 
-    Chunks of different rows come mixed; each row's last one says why it finished.
+    Chunks of different rows come mixed; each row's last one says why it finished. Without a
+    `decoder` (`build_decoder`) the model decodes as it is at the moment, in training too.
     """
     if not samples:
         return
-    batch = collate(samples, processor.num_mel_bins).to(model.device)
-    audio = model.table.new_zeros(0, model.table.shape[1])
-    if batch.clip_lens:
-        audio, _ = model.embed_audio(batch.features, batch.clip_lens)
-    cache = RowCache(batch.seq_lens, decoding.max_new_tokens)
-    embeds = model.embed(batch.input_ids, audio)
-    hidden = model.decode(embeds[None], batch.position_ids[None], batch.seq_lens, cache)
-    cache.filled = True
-    last = torch.tensor(batch.seq_lens, device=hidden.device).cumsum(0) - 1
-    logits = model.project(hidden[0, last])  # (B, V)
-    answers = [_Answer(row, decoding) for row in range(len(samples))]
-    while True:
-        growing: list[int] = []
-        tokens = _choose(logits, answers, decoding)
-        for place, (answer, token) in enumerate(zip(answers, tokens, strict=True)):
-            chunk = _grow(answer, token, processor, decoding)
-            if chunk.finished is None:
-                growing.append(place)
-            if chunk.text or chunk.finished:
-                yield chunk
-        if not growing:
-            return
-        if len(growing) < len(answers):
-            answers = [answers[place] for place in growing]
-            cache.keep(growing)
-        new = torch.tensor([[answer.ids[-1]] for answer in answers], device=hidden.device)
-        hidden = model.decode(
-            model.llm.get_input_embeddings()(new),
-            cache.lens.unsqueeze(1).to(hidden.device),
-            None,
-            cache,
-            cache.mask(hidden.device) if len(answers) > 1 else None,
-        )
-        cache.lens = cache.lens + 1
-        logits = model.project(hidden[:, 0])
+    decoder = decoder or ModuleDecoder(model)
+    decoder.cache.clear()  # the iteration before may have been left early
+    generation = Generation(model, processor, decoder)
+    generation.join_all([(row, sample, decoding, row) for row, sample in enumerate(samples)])
+    while generation.answers:
+        yield from (c for c in generation.step() if c.text or c.finished or c.token)
 
 
 def answers(
@@ -166,47 +259,111 @@ def answers(
     processor: SpeechLMProcessor,
     samples: Sequence[Sample],
     decoding: Decoding = Decoding(),
+    decoder: Decoder | None = None,
 ) -> list[str]:
     """Return the whole answers to several prompts."""
     texts = [""] * len(samples)
-    for chunk in generate(model, processor, samples, decoding):
+    for chunk in generate(model, processor, samples, decoding, decoder):
         texts[chunk.row] += chunk.text
     return texts
 
 
-def _grow(answer: _Answer, token: int, processor: SpeechLMProcessor, decoding: Decoding) -> Chunk:
+def _names(sample: Sample, clip_lens: list[int], audio_id: int) -> list[int]:
+    """Name a prompt's tokens for the prefix cache: ids, and for audio numbers below 0."""
+    heard: list[int] = []
+    for clip, num in zip(sample.features, clip_lens, strict=True):
+        digest = hashlib.blake2b(clip.numpy().tobytes(), digest_size=7).digest()
+        first = -1 - int.from_bytes(digest, "big")
+        heard += range(first, first - num, -1)
+    audio = iter(heard)
+    return [next(audio) if token == audio_id else token for token in sample.ids]
+
+
+def _grow(answer: _Answer, token: int, logits: Tensor, processor: SpeechLMProcessor) -> Chunk:
     """Add a token to an answer and return the text that it completes."""
-    if token in processor.prompter.stop_ids:
-        return Chunk(answer.row, _new_text(answer, processor, is_last=True), "stop")
-    answer.ids.append(token)
+    decoding = answer.decoding
+    seen = _token(token, logits, decoding.num_logprobs, processor)
+    ends = token in processor.prompter.stop_ids
+    if not ends:
+        answer.ids.append(token)
+        if answer.favoured is not None:
+            answer.favoured.accept(token)
+        if answer.schema is not None:
+            ends = answer.schema.accept(token)
     is_last = len(answer.ids) == decoding.max_new_tokens
-    text = _new_text(answer, processor, is_last)
-    return Chunk(answer.row, text, "length" if is_last else None)
+    text = answer.held + _new_text(answer, processor, is_last or ends)
+    answer.held = ""
+    for stop in decoding.stop:
+        if stop in text:
+            text, ends = text[: text.index(stop)], True
+    if ends:
+        return Chunk(answer.row, text, "stop", seen)
+    if is_last:
+        return Chunk(answer.row, text, "length", seen)
+    if decoding.stop:
+        keep = _begun(text, decoding.stop)
+        text, answer.held = text[: len(text) - keep], text[len(text) - keep :]
+    return Chunk(answer.row, text, None, seen)
+
+
+def _begun(text: str, stops: Sequence[str]) -> int:
+    """Return the length of the longest end of `text` that begins a stop text."""
+    longest = max(map(len, stops)) - 1
+    ends = (n for n in range(min(longest, len(text)), 0, -1))
+    return next((n for n in ends if any(s.startswith(text[-n:]) for s in stops)), 0)
 
 
 def _new_text(answer: _Answer, processor: SpeechLMProcessor, is_last: bool) -> str:
     """Return what the answer's tokens say beyond what was given out.
 
-    A token may end within a character, which decodes to U+FFFD until the rest of it comes.
+    A token may end within a character, which decodes to U+FFFD until the rest of it comes. Tokens
+    are decoded together with those before them, without which some tokenizers drop a space.
     """
-    text = processor.tokenizer.decode(answer.ids, skip_special_tokens=True)
+    begin, end = answer.decoded
+    before = processor.tokenizer.decode(answer.ids[begin:end], skip_special_tokens=True)
+    text = processor.tokenizer.decode(answer.ids[begin:], skip_special_tokens=True)
     if text.endswith("\ufffd") and not is_last:
         return ""
-    new = text[answer.given :]
-    answer.given = len(text)
-    return new
+    if len(text) > len(before):
+        answer.decoded = (end, len(answer.ids))
+    return text[len(before) :]
 
 
-def _choose(logits: Tensor, answers: list[_Answer], decoding: Decoding) -> list[int]:
+def _token(
+    token: int, logits: Tensor, num: int | None, processor: SpeechLMProcessor
+) -> Token | None:
+    """Return how likely a chosen token was, and the `num` likeliest; None if nobody asks."""
+    if num is None:
+        return None
+    logprobs = logits.float().log_softmax(-1)
+    values, ids = logprobs.topk(num)
+    texts = [processor.tokenizer.decode([other]) for other in [token, *ids.tolist()]]
+    likeliest = tuple(zip(texts[1:], values.tolist(), strict=True))
+    return Token(texts[0], float(logprobs[token]), likeliest)
+
+
+def _choose(logits: Tensor, answers: Sequence[_Answer]) -> list[int]:
     """Choose the next token of each row from (B, V) logits."""
-    if decoding.temperature == 0:
+    if not any(a.decoding.temperature or a.schema or a.favoured for a in answers):
         return logits.argmax(-1).tolist()
-    probs = (logits.float() / decoding.temperature).softmax(-1).cpu()
-    ordered, ids = probs.sort(-1, descending=True)
+    return [_choose_one(row, answer) for row, answer in zip(logits.cpu(), answers, strict=True)]
+
+
+def _choose_one(logits: Tensor, answer: _Answer) -> int:
+    """Choose one answer's next token from (V,) logits."""
+    decoding = answer.decoding
+    if answer.favoured is not None:
+        logits = answer.favoured.favour(logits)
+    if answer.schema is not None:
+        logits = logits.masked_fill(~answer.schema.allowed(len(logits)), float("-inf"))
+    if decoding.temperature == 0:
+        return int(logits.argmax())
+    probs = (logits.float() / decoding.temperature).softmax(-1)
+    if decoding.top_p == 1:
+        return int(torch.multinomial(probs, 1, generator=answer.random))
+    likeliest, ids = probs.topk(min(LIKELIEST, len(probs)))
+    if likeliest.sum() < decoding.top_p:
+        likeliest, ids = probs.sort(descending=True)
     # A token stays if those before it have less than top_p, so the likeliest always does.
-    ordered[ordered.cumsum(-1) - ordered >= decoding.top_p] = 0
-    places = [
-        torch.multinomial(row, 1, generator=answer.random)
-        for row, answer in zip(ordered, answers, strict=True)
-    ]
-    return ids.gather(1, torch.stack(places)).squeeze(1).tolist()
+    likeliest[likeliest.cumsum(-1) - likeliest >= decoding.top_p] = 0
+    return int(ids[torch.multinomial(likeliest, 1, generator=answer.random)])

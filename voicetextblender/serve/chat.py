@@ -1,43 +1,49 @@
-"""A conversation in the terminal: type, or add recordings with `/audio FILE`."""
+"""A conversation in the terminal: type, speak, or add recordings."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from voicetextblender.audio import load
-from voicetextblender.chat import Audio, Conversation, Part, Text, Turn, assistant
-from voicetextblender.data.records import load_clips
-from voicetextblender.model.generate import Decoding, generate
-from voicetextblender.model.modeling import SpeechLM
-from voicetextblender.model.processing import SpeechLMProcessor
+import numpy as np
 
-HELP = "type a message; /audio FILE adds a recording to it; /new begins again; /quit ends"
+from voicetextblender.audio import SAMPLE_RATE, load
+from voicetextblender.chat import Audio, Conversation, Part, Text, Turn, assistant
+from voicetextblender.model.generate import Decoding
+from voicetextblender.serve.engine import Engine
+
+HELP = (
+    "type a message; /audio FILE adds a recording to it, /record your voice; "
+    "/new begins again; /quit ends"
+)
 
 
 @dataclass(slots=True)
 class Chat:
     """A conversation that grows turn by turn."""
 
-    model: SpeechLM
-    processor: SpeechLMProcessor
+    engine: Engine
     decoding: Decoding = Decoding()
     turns: list[Turn] = field(default_factory=list)
+    clips: list[np.ndarray] = field(default_factory=list)
+    """Samples of every recording so far, those that wait included."""
     pending: list[Part] = field(default_factory=list)
     """Recordings that wait for the message that they go with."""
 
     def add_audio(self, path: str) -> float:
         """Add a recording to the next message and return its seconds. Raises ValueError."""
-        samples = load(path)
-        self.pending.append(Audio(path))
-        return len(samples) / 16_000
+        return self.add_clip(load(path), path)
+
+    def add_clip(self, samples: np.ndarray, name: str) -> float:
+        """Add (S,) samples at 16 kHz to the next message and return their seconds."""
+        self.pending.append(Audio(name))
+        self.clips.append(samples)
+        return len(samples) / SAMPLE_RATE
 
     def say(self, text: str) -> Iterator[str]:
         """Send the message with its recordings and yield the answer as it grows."""
-        parts = (*([Text(text)] if text else []), *self.pending)
-        turn = Turn("user", parts)
+        turn = Turn("user", (*([Text(text)] if text else []), *self.pending))
         conversation = Conversation("chat", (*self.turns, turn))
-        sample = self.processor.encode(conversation, load_clips(conversation), purpose="answer")
         answer = ""
-        for chunk in generate(self.model, self.processor, [sample], self.decoding):
+        for chunk in self.engine.submit(conversation, self.clips, self.decoding):
             answer += chunk.text
             yield chunk.text
         self.turns += [turn, assistant(answer)]
@@ -45,4 +51,4 @@ class Chat:
 
     def new(self) -> None:
         """Forget everything that was said."""
-        self.turns, self.pending = [], []
+        self.turns, self.pending, self.clips = [], [], []

@@ -1,25 +1,42 @@
-"""Transcription of whole files: split at quiet places, transcribe each piece, join."""
+"""Transcription and translation of recordings of any length, and their captions."""
 
-from collections.abc import Callable, Sequence
+import time
+import zlib
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
-from voicetextblender.audio import SAMPLE_RATE, load
+from voicetextblender.audio import SAMPLE_RATE, probe_duration
 from voicetextblender.chat import Audio, Conversation, user
-from voicetextblender.model.generate import Decoding, answers
-from voicetextblender.model.modeling import SpeechLM
-from voicetextblender.model.processing import SpeechLMProcessor
-from voicetextblender.text import transcribe_instruction
+from voicetextblender.model.generate import Decoding
+from voicetextblender.serve.engine import BusyError, Engine, Request
+from voicetextblender.serve.speech import Piece, find_speech, read_blocks
+from voicetextblender.text import transcribe_instruction, translate_instruction
 
-LONGEST_S = 15.0
-"""Longest piece, in seconds: what the training clips reach."""
-QUIET_S = 0.3
-"""Length of the stretch whose energy decides where to split."""
-SILENCE = 1e-3
-"""A piece whose RMS stays below this (-60 dB) has no words."""
-BATCH = 8
+AHEAD = 8
+"""Pieces of one recording that are with the engine at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What is asked of a recording."""
+
+    language: str = "en"
+    """What is spoken."""
+    target: str | None = None
+    """Language to translate to; None to transcribe."""
+    names: tuple[str, ...] = ()
+    """Names and terms that may occur; see `Decoding.names`."""
+    temperature: float = 0.0
+
+    def instruction(self) -> str:
+        """Return the sentence that asks for it. Raises ValueError for an unknown language."""
+        if self.target is None:
+            return transcribe_instruction(self.language)
+        return translate_instruction(self.language, self.target)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +47,15 @@ class Segment:
     """Seconds into the recording."""
     end: float
     text: str
+    logprob: float = 0.0
+    """Mean log-probability of its tokens: how sure the model is."""
+    speech: float = 1.0
+    """Mean probability that somebody speaks."""
+
+    @property
+    def compression(self) -> float:
+        """How many times the text shrinks when packed; above 2.4 the model repeats itself."""
+        return len(self.text.encode()) / len(zlib.compress(self.text.encode()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,72 +74,92 @@ class Transcript:
 
 
 def transcribe(
-    model: SpeechLM,
-    processor: SpeechLMProcessor,
-    path: str | Path,
-    language: str = "en",
+    engine: Engine,
+    recording: str | Path | bytes,
+    task: Task = Task(),
     progress: Callable[[float], None] | None = None,
 ) -> Transcript:
-    """Transcribe a recording of any length; `progress` is told the share that is done.
+    """Transcribe or translate a file or its bytes; `progress` is told the share that is done.
 
     Raises ValueError or FileNotFoundError for a file that cannot be read.
     """
-    samples = load(path)
-    pieces = [piece for piece in split(samples) if is_loud(samples[piece])]
-    segments: list[Segment] = []
-    for first in range(0, len(pieces), BATCH):
-        batch = pieces[first : first + BATCH]
-        texts = _transcribe_pieces(model, processor, [samples[p] for p in batch], language)
-        segments += [
-            Segment(round(p.start / SAMPLE_RATE, 3), round(p.stop / SAMPLE_RATE, 3), text.strip())
-            for p, text in zip(batch, texts, strict=True)
-            if text.strip()
-        ]
-        if progress is not None:
-            progress(min(1.0, (first + BATCH) / len(pieces)))
-    return Transcript(
-        file=str(path),
-        text=" ".join(segment.text for segment in segments),
-        language=language,
-        duration_s=round(len(samples) / SAMPLE_RATE, 3),
-        segments=tuple(segments),
-    )
+    is_file = not isinstance(recording, bytes)
+    length_s = probe_duration(recording) if is_file and progress else 0.0
+    name = str(recording) if is_file else "recording"
+    heard_s, segments = 0.0, []
+
+    def blocks() -> Iterator[np.ndarray]:
+        nonlocal heard_s
+        for block in read_blocks(recording, name):
+            heard_s += len(block) / SAMPLE_RATE
+            yield block
+
+    for segment in segments_of(engine, blocks(), task):
+        segments.append(segment)
+        if progress is not None and length_s:
+            progress(min(1.0, segment.end / length_s))
+    if progress is not None:
+        progress(1.0)
+    return join(name, task, heard_s, segments)
 
 
-def split(samples: np.ndarray, longest_s: float = LONGEST_S) -> list[slice]:
-    """Divide (S,) samples into pieces of at most `longest_s`, cut where it is quietest.
+def segments_of(
+    engine: Engine, blocks: Iterable[np.ndarray], task: Task = Task(), ahead: int = AHEAD
+) -> Generator[Segment, None, None]:
+    """Yield what is said in blocks of samples at 16 kHz, segment by segment, in order.
 
-    Each cut is sought in the second half of the longest allowed piece; nothing is lost or doubled.
+    Up to `ahead` pieces are with the engine; if the iteration is left, they are cancelled.
     """
-    longest, window = int(longest_s * SAMPLE_RATE), int(QUIET_S * SAMPLE_RATE)
-    pieces: list[slice] = []
-    start = 0
-    while len(samples) - start > longest:
-        energy = np.cumsum(np.square(samples[start + longest // 2 : start + longest], dtype=float))
-        quietest = int(np.argmin(energy[window:] - energy[:-window]))
-        stop = start + longest // 2 + quietest + window // 2
-        pieces.append(slice(start, stop))
-        start = stop
-    return [*pieces, slice(start, len(samples))]
+    asked: deque[tuple[Piece, Request]] = deque()
+    instruction = task.instruction()
+    try:
+        for piece in find_speech(blocks):
+            asked.append((piece, _ask(engine, piece, instruction, task, patient=bool(asked))))
+            if len(asked) >= ahead:
+                yield from _answer(*asked.popleft())
+        while asked:
+            yield from _answer(*asked.popleft())
+    finally:
+        for _, request in asked:
+            request.cancel()
 
 
-def is_loud(samples: np.ndarray) -> bool:
-    """Tell whether there is anything to hear."""
-    return bool(len(samples)) and float(np.sqrt(np.mean(np.square(samples)))) > SILENCE
+def join(name: str, task: Task, duration_s: float, segments: Sequence[Segment]) -> Transcript:
+    """Return the transcript that segments make."""
+    text = " ".join(segment.text for segment in segments)
+    language = task.target or task.language
+    return Transcript(name, text, language, round(duration_s, 3), tuple(segments))
 
 
-def _transcribe_pieces(
-    model: SpeechLM,
-    processor: SpeechLMProcessor,
-    pieces: Sequence[np.ndarray],
-    language: str,
-) -> list[str]:
-    turn = user(transcribe_instruction(language), Audio("recording"))
-    asked = Conversation("transcribe", (turn,), "asr", language)
-    samples = [processor.encode(asked, [piece], purpose="answer") for piece in pieces]
+def _ask(engine: Engine, piece: Piece, instruction: str, task: Task, patient: bool) -> Request:
+    """Hand a piece to the engine; a recording that has begun waits for its turn."""
+    asked = Conversation("transcribe", (user(instruction, Audio("recording")),), "asr")
     # Nobody says more than 8 tokens a second for long; a model that loops is cut off.
-    longest = max(len(piece) for piece in pieces) / SAMPLE_RATE
-    return answers(model, processor, samples, Decoding(max_new_tokens=16 + int(8 * longest)))
+    longest = 16 + int(8 * len(piece.samples) / SAMPLE_RATE)
+    decoding = Decoding(longest, task.temperature, num_logprobs=0, names=task.names)
+    while True:
+        try:
+            return engine.submit(asked, [piece.samples], decoding)
+        except BusyError as busy:
+            if not patient:
+                raise
+            time.sleep(min(busy.retry_after_s, 1.0))
+
+
+def _answer(piece: Piece, request: Request) -> Iterator[Segment]:
+    """Wait for a piece's text; a piece without any gives no segment."""
+    chunks = list(request)
+    text = "".join(chunk.text for chunk in chunks).strip()
+    logprobs = [chunk.token.logprob for chunk in chunks if chunk.token]
+    if text:
+        start = piece.start / SAMPLE_RATE
+        yield Segment(
+            start=round(start, 3),
+            end=round(start + len(piece.samples) / SAMPLE_RATE, 3),
+            text=text,
+            logprob=sum(logprobs) / len(logprobs),
+            speech=piece.speech,
+        )
 
 
 def to_srt(transcript: Transcript) -> str:

@@ -6,11 +6,9 @@ thinks of the answers is kept only if an opinion is given, and only in the folde
 
 import json
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -21,12 +19,11 @@ import numpy as np
 from voicetextblender.audio import load
 from voicetextblender.chat import Audio, Conversation, Text, assistant, user
 from voicetextblender.data.records import load_clips
-from voicetextblender.model.generate import Decoding, generate
-from voicetextblender.model.modeling import SpeechLM
-from voicetextblender.model.processing import SpeechLMProcessor
+from voicetextblender.model.generate import Decoding
+from voicetextblender.serve.engine import Engine
 from voicetextblender.serve.feedback import Talk, keep
 from voicetextblender.serve.labels import in_language
-from voicetextblender.serve.transcribe import Transcript, to_srt, to_vtt, transcribe
+from voicetextblender.serve.transcribe import Task, Transcript, to_srt, to_vtt, transcribe
 from voicetextblender.text import LANGUAGES
 
 try:
@@ -215,29 +212,25 @@ class Page:
         yield [typed, *texts]
 
 
-def answering(model: SpeechLM, processor: SpeechLMProcessor) -> Ask:
-    """Return what answers with a model, one question at a time."""
-    one_by_one = threading.Lock()
+def answering(engine: Engine) -> Ask:
+    """Return what answers with an engine."""
 
     def ask(
         conversation: Conversation, clips: Sequence[np.ndarray], decoding: Decoding, voice: bool
     ) -> Iterator[str]:
-        sample = processor.encode(conversation, clips, purpose="answer")
-        with one_by_one, nullcontext() if voice else model.voice_off():
-            yield from (chunk.text for chunk in generate(model, processor, [sample], decoding))
+        asked = engine.submit(conversation, clips, decoding, voice=voice)
+        yield from (chunk.text for chunk in asked)
 
     return ask
 
 
-def writing(model: SpeechLM, processor: SpeechLMProcessor) -> WriteDown:
-    """Return what writes recordings down with a model."""
+def writing(engine: Engine) -> WriteDown:
+    """Return what writes recordings down, or translates them, with an engine."""
 
     def write_down(
         path: str, language: str, into: str | None, progress: Callable[[float], None]
     ) -> Transcript:
-        if into is not None:
-            raise ValueError("recordings are not translated yet; ask for it in a conversation")
-        return transcribe(model, processor, path, language, progress)
+        return transcribe(engine, path, Task(language, into), progress)
 
     return write_down
 

@@ -1,0 +1,121 @@
+"""Decoding speed: ours, transformers' `generate`, and the bound of reading every weight once.
+
+    python benchmarks/decode.py --threads 1
+
+All in one run, by turns, on one model without its audio side; the median of each is printed with
+its ratio to `generate`. One thread is timed by the processor time that it takes, which others on
+the machine change little; several threads by the clock.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import AutoModelForCausalLM
+
+from voicetextblender.config import ModelConfig
+from voicetextblender.model.decode import Decoder, LeanDecoder, ModuleDecoder
+from voicetextblender.model.modeling import SpeechLM
+from voicetextblender.model.parts import resolve
+
+PROMPT = 64
+
+
+def clock() -> float:
+    """Return seconds; see above."""
+    return time.thread_time() if torch.get_num_threads() == 1 else time.perf_counter()
+
+
+def ours(model: SpeechLM, decoder: Decoder, rows: int, new: int) -> Callable[[], float]:
+    """Return what decodes `new` tokens in each row and says how many a second."""
+    ids = torch.randint(1000, 20_000, (rows * PROMPT,))
+    embeds = model.embed(ids, model.table[:0])
+
+    def run() -> float:
+        decoder.cache.clear()
+        logits = decoder.read(embeds, [0] * rows, [PROMPT] * rows)
+        began = clock()
+        for _ in range(new):
+            logits = decoder.step(logits.argmax(-1))
+        return rows * new / (clock() - began)
+
+    return run
+
+
+def theirs(llm: str, dtype: torch.dtype, rows: int, new: int) -> Callable[[], float]:
+    """Return the same for transformers; reading the prompt is timed apart and taken off."""
+    model = AutoModelForCausalLM.from_pretrained(resolve(llm), dtype=dtype).eval()
+    ids = torch.randint(1000, 20_000, (rows, PROMPT))
+    mask = torch.ones_like(ids)
+
+    def seconds(num: int) -> float:
+        began = clock()
+        model.generate(
+            ids,
+            attention_mask=mask,
+            min_new_tokens=num,
+            max_new_tokens=num,
+            do_sample=False,
+            pad_token_id=0,
+        )
+        return clock() - began
+
+    return lambda: rows * new / (seconds(new + 1) - seconds(1))
+
+
+def bound(model: SpeechLM, rows: int, new: int) -> Callable[[], float]:
+    """Return the same for multiplying by every weight matrix once, and nothing else."""
+    layers = [m for m in model.llm.modules() if isinstance(m, torch.nn.Linear)]
+    weights: list[Tensor] = [m.weight for m in layers]
+    inputs = {w.shape[1]: torch.randn(rows, w.shape[1]).to(w.dtype) for w in weights}
+
+    def run() -> float:
+        began = clock()
+        for _ in range(new):
+            for weight in weights:
+                F.linear(inputs[weight.shape[1]], weight)
+        return rows * new / (clock() - began)
+
+    return run
+
+
+@torch.inference_mode()
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--llm", default="smollm2-135m")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--tokens", type=int, default=48)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rows", type=int, nargs="*", default=[1, 8])
+    parser.add_argument("--dtypes", nargs="*", default=["float32", "bfloat16"])
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    settings = ModelConfig.model_validate({"llm": args.llm, "train": {"llm": "frozen"}})
+    print(f"{args.llm}, {args.threads} threads, {PROMPT} + {args.tokens} tokens; tokens/s (ratio)")
+    for name in args.dtypes:
+        dtype = getattr(torch, name)
+        model = SpeechLM.from_parts(settings, 0, dtype).eval()
+        for rows in args.rows:
+            ways = {
+                "generate": theirs(args.llm, dtype, rows, args.tokens),
+                "module": ours(model, ModuleDecoder(model), rows, args.tokens),
+                "lean": ours(model, LeanDecoder(model), rows, args.tokens),
+                "int8": ours(model, LeanDecoder(model, "int8"), rows, args.tokens),
+                "bound": bound(model, rows, args.tokens),
+            }
+            found: dict[str, list[float]] = {way: [] for way in ways}
+            for _ in range(args.rounds):
+                for way, run in ways.items():
+                    found[way].append(run())
+            speeds = {way: statistics.median(values) for way, values in found.items()}
+            line = [f"{way} {v:.0f} ({v / speeds['generate']:.2f})" for way, v in speeds.items()]
+            print(f"{name}, batch {rows}: " + ", ".join(line), flush=True)
+
+
+if __name__ == "__main__":
+    main()

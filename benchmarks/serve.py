@@ -1,0 +1,162 @@
+"""The server under load: clients that stream answers to spoken questions, all at once.
+
+    python benchmarks/serve.py --model runs/demo/model
+
+Starts `vtb serve` twice, with and without continuous batching, and lets 1, 8 and 32 clients ask by
+turns; then clients that break off at random, while the server's memory is watched.
+"""
+
+import argparse
+import base64
+import http.client
+import json
+import random
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+CLIPS = sorted(Path("data/asterisk/clips/en").glob("*.opus"))
+PORT = 8077
+
+
+@contextmanager
+def server(model: Path, *settings: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run `vtb serve` until the block ends."""
+    command = [sys.executable, "-m", "voicetextblender.cli", "serve", "--model", str(model)]
+    process = subprocess.Popen([*command, f"port={PORT}", *settings], stderr=subprocess.DEVNULL)
+    try:
+        while process.poll() is None:
+            try:
+                get("/health")
+                break
+            except OSError:
+                time.sleep(0.2)
+        yield process
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def get(path: str) -> str:
+    """Return what the server answers."""
+    connection = http.client.HTTPConnection("127.0.0.1", PORT, timeout=5)
+    connection.request("GET", path)
+    return connection.getresponse().read().decode()
+
+
+def ask(clip: Path, tokens: int, break_off: float = 1.0) -> tuple[float, float, int] | None:
+    """Stream an answer; return seconds to its first text and to its end, and its events.
+
+    None if the server was busy or if the client broke off after that share of the events.
+    """
+    data = base64.b64encode(clip.read_bytes()).decode()
+    parts = [
+        {"type": "text", "text": "Transcribe the content to English."},
+        {"type": "input_audio", "input_audio": {"data": data, "format": "opus"}},
+    ]
+    body = {"messages": [{"role": "user", "content": parts}], "max_tokens": tokens, "stream": True}
+    connection = http.client.HTTPConnection("127.0.0.1", PORT, timeout=300)
+    began = time.perf_counter()
+    connection.request("POST", "/v1/chat/completions", json.dumps(body))
+    response = connection.getresponse()
+    if response.status != 200:
+        response.read()
+        return None
+    first, num = 0.0, 0
+    for line in response:
+        if not line.startswith(b"data: {"):
+            continue
+        num += 1
+        if num == 2:  # the one before only opens the answer
+            first = time.perf_counter() - began
+        if num > break_off * tokens:
+            connection.close()
+            return None
+    return first or time.perf_counter() - began, time.perf_counter() - began, num
+
+
+def load(clients: int, requests: int, tokens: int) -> str:
+    """Let `clients` ask `requests` questions in all; return a row of figures."""
+    waiting = list(range(requests))
+    seen: list[tuple[float, float, int]] = []
+
+    def client() -> None:
+        while waiting:
+            if answered := ask(CLIPS[waiting.pop() % len(CLIPS)], tokens):
+                seen.append(answered)
+
+    began = time.perf_counter()
+    threads = [threading.Thread(target=client) for _ in range(clients)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    seconds = time.perf_counter() - began
+    firsts, ends = sorted(s[0] for s in seen), sorted(s[1] for s in seen)
+    return (
+        f"{clients:3} clients: {len(seen) / seconds:6.2f} requests/s; first text p50 "
+        f"{at(firsts, 0.5):.2f} s, p99 {at(firsts, 0.99):.2f} s; end p50 {at(ends, 0.5):.2f} s, "
+        f"p99 {at(ends, 0.99):.2f} s"
+    )
+
+
+def at(values: list[float], share: float) -> float:
+    """Return a quantile of sorted values."""
+    return values[min(len(values) - 1, int(share * len(values)))]
+
+
+def memory_mb(process: subprocess.Popen[bytes]) -> float:
+    """Return the resident memory of a process."""
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    return int(status.partition("VmRSS:")[2].split()[0]) / 1024
+
+
+def disconnects(process: subprocess.Popen[bytes], requests: int, tokens: int) -> None:
+    """Break off `requests` answers at random and print the memory on the way."""
+    chance = random.Random(0)
+    for part in range(5):
+        jobs = [chance.random() * 1.5 for _ in range(requests // 5)]
+
+        def client(jobs: list[float] = jobs) -> None:
+            while jobs:
+                ask(chance.choice(CLIPS), tokens, jobs.pop())
+
+        threads = [threading.Thread(target=client) for _ in range(16)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        print(f"  after {(part + 1) * requests // 5}: {memory_mb(process):.0f} MB", flush=True)
+    time.sleep(2)
+    lines = get("/metrics").splitlines()
+    names = ("vtb_requests_running", "vtb_requests_waiting", "vtb_answers_")
+    print("  " + ", ".join(line for line in lines if line.startswith(names)))
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", type=Path, default=Path("runs/demo/model"))
+    parser.add_argument("--tokens", type=int, default=32)
+    parser.add_argument("--requests", type=int, default=48)
+    parser.add_argument("--disconnects", type=int, default=2000)
+    parser.add_argument("--precision", default="model")
+    args = parser.parse_args()
+    precision = f"engine.precision={args.precision}"
+    for name, running in (("one at a time", 1), ("continuous batching", 16)):
+        print(name, flush=True)
+        with server(args.model, precision, f"engine.max_running={running}") as process:
+            load(4, 8, args.tokens)  # warm
+            for clients in (1, 8, 32):
+                print("  " + load(clients, args.requests, args.tokens), flush=True)
+            if running > 1 and args.disconnects:
+                print(f"{args.disconnects} requests that break off at random")
+                disconnects(process, args.disconnects, args.tokens // 2)
+
+
+if __name__ == "__main__":
+    main()
