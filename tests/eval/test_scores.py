@@ -5,7 +5,7 @@ import yaml
 
 from voicetextblender.chat import Audio, Conversation, assistant, to_line, user
 from voicetextblender.eval.predict import Prediction, predictions_file, write_predictions
-from voicetextblender.eval.scores import read_scores, score_folder
+from voicetextblender.eval.scores import read_scores, score_files, score_folder
 from voicetextblender.eval.suite import EvalSet, Suite, write_items
 
 HEARD = {
@@ -123,3 +123,14 @@ def test_what_is_kept_of_another_system_is_the_share_of_what_that_one_gets_right
     (kept,) = find(scores, metric="kept_of_base")
     assert (kept.value, kept.num_items) == (0.5, 2)
     assert not find(scores, metric="kept_of_ours", system="base")
+
+
+def test_answers_of_anybody_are_scored_against_a_file_of_references(out, tmp_path):
+    lines = [json.dumps({"id": f"c{n}", "answer": said}) for n, said in enumerate(HEARD["ours"])]
+    (tmp_path / "theirs.jsonl").write_text("\n".join(lines) + "\n")
+    kind = ("wer", "basic", False)
+    rows = score_files(tmp_path / "theirs.jsonl", tmp_path / "calls.jsonl", *kind)
+    assert (rows[0].system, rows[0].metric, rows[0].value) == ("theirs", "wer", 2 / 6)
+    (tmp_path / "theirs.jsonl").write_text("\n".join(lines[:2]) + "\n")
+    with pytest.raises(ValueError, match="no prediction for 2 of 4 items, such as 'c2'"):
+        score_files(tmp_path / "theirs.jsonl", tmp_path / "calls.jsonl", *kind)

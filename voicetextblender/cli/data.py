@@ -27,7 +27,8 @@ def import_(
     kind: Annotated[
         str,
         typer.Argument(
-            help="hf, lhotse, nemo, kaldi, commonvoice, ljspeech, messages, folder or asterisk.",
+            help="hf, lhotse, nemo, kaldi, commonvoice, ljspeech, messages, folder, voicebench, "
+            "airbench or asterisk.",
             metavar="KIND",
         ),
     ],

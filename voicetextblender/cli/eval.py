@@ -1,5 +1,6 @@
-"""The verbs that measure: `vtb eval`, `vtb score`."""
+"""The verbs that measure: `vtb eval`, `vtb score`, `vtb lm-eval`."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -44,6 +45,64 @@ def evaluate(
     note(f"{len(scores)} numbers in {out / 'results.json'}")
 
 
+def lm_eval(
+    model: Annotated[Path, typer.Argument(help="Folder of a trained model.", metavar="MODEL")],
+    tasks: Annotated[
+        list[str], typer.Argument(help="Tasks of lm-eval, such as arc_challenge.", metavar="TASK…")
+    ],
+    data: Annotated[
+        Path | None, typer.Option(help="Folder of benchmarks' published files.", metavar="DIR")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to write; default: eval beside the model.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(help="Items of each task.", min=1)] = None,
+) -> None:
+    """Run text benchmarks on the base LLM, and on the model with its voice off and on.
+
+    Example: vtb lm-eval runs/demo/model arc_challenge mmlu_anatomy --data benchmarks-data
+    """
+    if not (model / "config.json").is_file():
+        raise ValueError(f"{model}: no model here; name the folder of a trained one")
+    from voicetextblender.eval.harness import compare
+    from voicetextblender.progress import progress_bar
+
+    with progress_bar("lm-eval") as progress:
+        found = compare(model, tasks, data, out or model.parent / "eval", limit, progress)
+    for task, metrics in found["ours"].items():
+        for metric, ours in metrics.items():
+            before = [found[name][task][metric] for name in ("llm", "base")]
+            typer.echo(f"{task} {metric}: LLM {before[0]:.4f}, voice off {before[1]:.4f}, "
+                       f"voice on {ours:.4f}")  # fmt: skip
+
+
+def score(
+    predictions: Annotated[
+        Path, typer.Argument(help="JSON lines with an id and an answer.", metavar="PREDICTIONS")
+    ],
+    references: Annotated[
+        Path, typer.Argument(help="Conversations that end with the reference.", metavar="JSONL")
+    ],
+    scorer: Annotated[str, typer.Option(help="Such as wer, translation, qa, number.")] = "wer",
+    normaliser: Annotated[
+        str, typer.Option(help="basic, none, whisper-english or whisper-basic.")
+    ] = "basic",
+    merge_compounds: Annotated[
+        bool, typer.Option(help='Count "ice cream" and "icecream" as the same.')
+    ] = False,
+) -> None:
+    """Score answers that lie in a file, whoever made them; writes JSON to standard output.
+
+    Example: vtb score answers.jsonl data/asterisk/test.jsonl --normaliser whisper-english
+    """
+    from voicetextblender.eval.scores import dump_scores, score_files
+
+    kind = (scorer, normaliser, merge_compounds)
+    sys.stdout.buffer.write(dump_scores(score_files(predictions, references, *kind)))
+
+
 def add_to(app: typer.Typer) -> None:
     """Add these verbs to the command."""
     app.command("eval")(evaluate)
+    app.command()(score)
+    app.command("lm-eval")(lm_eval)

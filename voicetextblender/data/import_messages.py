@@ -47,7 +47,7 @@ def import_messages(source: Path, out: Path, given: Given = NOTHING_GIVEN) -> Im
             f"{source}: there is no such file; name a .json or .jsonl of conversations"
         )
     with Conversations(out, given) as conversations:
-        for number, entry in enumerate(_entries(source, conversations), start=1):
+        for number, entry in enumerate(entries_of(source, conversations), start=1):
             try:
                 conversation = _conversation(entry, number, source, out, given)
                 conversations.add_conversation(conversation, conversation.task)
@@ -58,7 +58,8 @@ def import_messages(source: Path, out: Path, given: Given = NOTHING_GIVEN) -> Im
         return report(source, conversations)
 
 
-def _entries(source: Path, conversations: Conversations) -> Iterator[Json]:
+def entries_of(source: Path, conversations: Conversations) -> Iterator[Json]:
+    """Yield the objects of a JSON list or of JSON lines; count what is none."""
     with source.open("rb") as file:
         is_list = file.read(200).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"[")
     if not is_list:

@@ -10,6 +10,7 @@ from voicetextblender.data.import_kaldi import import_kaldi
 from voicetextblender.data.import_lhotse import import_lhotse
 from voicetextblender.data.import_messages import import_messages
 from voicetextblender.data.import_nemo import import_nemo
+from voicetextblender.data.import_suites import import_airbench, import_voicebench
 from voicetextblender.data.import_tables import import_commonvoice, import_ljspeech
 from voicetextblender.data.importing import NOTHING_GIVEN, Given, ImportReport
 
@@ -22,6 +23,8 @@ IMPORTERS: Mapping[str, Callable[[Path, Path, Given], ImportReport]] = {
     "ljspeech": import_ljspeech,
     "messages": import_messages,
     "folder": import_folder,
+    "voicebench": import_voicebench,
+    "airbench": import_airbench,
     "asterisk": import_asterisk,
 }
 

@@ -60,8 +60,9 @@ class Aligned:
 
 
 def mean(sums: np.ndarray) -> np.ndarray:
-    """Map (..., 2) sums of points and of items (or of tokens) to points an item."""
-    return sums[..., 0] / sums[..., 1]
+    """Map (..., 2) sums of points and of items (or of tokens) to points an item; NaN of none."""
+    points, items = sums[..., 0], sums[..., 1]
+    return np.divide(points, items, out=np.full(np.shape(points), np.nan), where=items > 0)
 
 
 def error_rate(sums: np.ndarray) -> np.ndarray:
@@ -141,7 +142,8 @@ def _draws(number: int, seed: int) -> np.ndarray:
 
 
 def _estimate(value: np.ndarray, values: np.ndarray) -> Estimate:
-    low, high = np.quantile(values, (0.025, 0.975))
+    values = values[np.isfinite(values)]
+    low, high = np.quantile(values, (0.025, 0.975)) if len(values) else (value, value)
     return Estimate(float(value), float(low), float(high))
 
 

@@ -64,11 +64,11 @@ class Prediction:
     """What a system made of one item: a line of its file."""
 
     id: str
-    asked: str
+    asked: str = ""
     """Digest of the question."""
-    model: str
-    decoding: str
-    answer: str
+    model: str = "unknown"
+    decoding: str = "unknown"
+    answer: str = ""
     scores: tuple[float, ...] = ()
     """As in `Measured`."""
     audio_s: float = 0.0
@@ -221,8 +221,10 @@ def _line(prediction: Prediction) -> str:
 def _read(line: str, where: str) -> Prediction:
     try:
         record: Mapping = json.loads(line)
+        if not isinstance(record["answer"], str):
+            raise TypeError
         return Prediction(**{**record, "scores": tuple(record.get("scores", ()))})
-    except (ValueError, TypeError, AttributeError):
+    except (ValueError, TypeError, AttributeError, KeyError):
         raise ValueError(
             f"{where}: no prediction; each line must be a JSON object with 'id' and 'answer', "
             f"as vtb eval writes them"

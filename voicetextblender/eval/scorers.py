@@ -26,7 +26,7 @@ from voicetextblender.eval.metrics import (
 )
 from voicetextblender.eval.normalisers import merge_compounds, normalised_with, normaliser
 from voicetextblender.eval.predict import Prediction, choices
-from voicetextblender.eval.suite import reference
+from voicetextblender.eval.suite import asked_in_writing, reference
 from voicetextblender.text import normalise
 
 QA_VERSION = 1  # raise these when a scorer gives any answer another score
@@ -201,6 +201,33 @@ def score_invented(answers: Answers) -> list[Metric]:
     return [points("invented", [count > 0 for count in words], made, "low"), a_minute]
 
 
+def score_judged(answers: Answers) -> list[Metric]:
+    """Return correctness and redundancy as a judge sees them, and how many it said nothing of.
+
+    Answers that it said nothing of count for neither. Raises ValueError without a judge.
+    """
+    from voicetextblender.eval.judge import DIGEST, Case, verdicts
+
+    if answers.judge is None:
+        raise ValueError(
+            "the scorer 'judge' needs a judge; name one in the suite, such as "
+            "judge: http://localhost:8000/v1#MODEL"
+        )
+    cases = [
+        Case(asked_in_writing(item), reference(item), prediction.answer)
+        for item, prediction in zip(answers.items, answers.predictions, strict=True)
+    ]
+    found = verdicts(answers.judge, cases, answers.cache)
+    made = f"judge {answers.judge}, prompt {DIGEST}"
+    correct = np.array([(one.correct, 1.0) if one else (0.0, 0.0) for one in found])
+    redundancy = np.array([(one.redundancy, 1.0) if one else (0.0, 0.0) for one in found])
+    return [
+        Metric("correct", correct, mean, made),
+        Metric("redundancy", redundancy, mean, made, "low", ""),
+        points("unjudged", [one is None for one in found], made, "low"),
+    ]
+
+
 def score_perplexity(answers: Answers) -> list[Metric]:
     """Return the perplexity of the items' texts, from the sums that a model gave."""
     made = "nats a token, every passage by itself"
@@ -221,6 +248,7 @@ SCORERS: dict[str, Scorer] = {
     "check": score_checks,
     "slots": score_slots,
     "invented": score_invented,
+    "judge": score_judged,
     "perplexity": score_perplexity,
     "kl": score_kl,
 }

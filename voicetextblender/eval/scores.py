@@ -4,7 +4,8 @@
 no model; scoring the same folder twice writes the same bytes.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -14,6 +15,7 @@ from pydantic import TypeAdapter
 
 from voicetextblender.chat import Conversation
 from voicetextblender.config import validate
+from voicetextblender.data.records import Records
 from voicetextblender.eval.metrics import Estimate, Metric, difference, estimate
 from voicetextblender.eval.predict import (
     Prediction,
@@ -78,8 +80,35 @@ def score_folder(out: Path) -> list[Score]:
     """
     suite = read_suite(out)
     scores = [row for of in suite.sets for row in score_set(of, suite, out)]
-    (out / "results.json").write_bytes(_SCORES.dump_json(scores, indent=1) + b"\n")
+    (out / "results.json").write_bytes(dump_scores(scores))
     return scores
+
+
+def score_files(
+    predictions: Path, references: Path, scorer: str, normaliser: str, merge_compounds: bool
+) -> list[Score]:
+    """Score answers, whoever made them, against conversations that end with the reference.
+
+    Raises ValueError for what does not fit together.
+    """
+    of = EvalSet(
+        name=references.stem,
+        path=str(references),
+        speech="none",
+        scorer=scorer,
+        normaliser=normaliser,
+        merge_compounds=merge_compounds,
+    )
+    records = Records(str(references))
+    items = [records[place] for place in range(len(records))]
+    found = in_order_of(items, read_predictions(predictions), predictions)
+    answers = Answers(items, found, normaliser, merge_compounds)
+    return _rows_of(of, {predictions.stem: answers})
+
+
+def dump_scores(scores: list[Score]) -> bytes:
+    """Return rows as JSON."""
+    return _SCORES.dump_json(scores, indent=1) + b"\n"
 
 
 def read_scores(path: Path) -> list[Score]:
@@ -100,23 +129,37 @@ def read_suite(out: Path) -> Suite:
 def score_set(of: EvalSet, suite: Suite, out: Path) -> list[Score]:
     """Score what every system answered to a set. Raises ValueError."""
     items = read_items(out, of.name)
-    data_sha256 = digest(items)
-    whole = [*range(len(items))]
-    found: dict[str, tuple[Score, Answers, list[Metric]]] = {}
+    kind = (of.normaliser, of.merge_compounds, suite.judge, out / "judged")
+    asked = {}
     for folder in sorted((out / "predictions").glob("*")):
         path = predictions_file(out, folder.name, of.name)
-        if not path.is_file():
-            continue
-        predictions = in_order_of(items, read_predictions(path), path)
-        kind = (of.normaliser, of.merge_compounds, suite.judge, out / "judged")
-        answers = Answers(items, predictions, *kind)
-        blank = _blank(of, folder.name, answers, data_sha256)
-        found[folder.name] = blank, answers, scorer(of.scorer)(answers)
+        if path.is_file():
+            found = in_order_of(items, read_predictions(path), path)
+            asked[folder.name] = Answers(items, found, *kind)
+    return _rows_of(of, asked)
+
+
+def _rows_of(of: EvalSet, asked: Mapping[str, Answers]) -> list[Score]:
+    """Score what each system answered to a set, alone, by group and against the others."""
+    if not asked:
+        return []
+    items = next(iter(asked.values())).items
+    data_sha256, whole = digest(items), [*range(len(items))]
+    found = {
+        system: (
+            _blank(of, system, answers, data_sha256),
+            answers,
+            scorer(of.scorer)(answers),
+        )
+        for system, answers in asked.items()
+    }
     rows = []
     for system, (blank, answers, metrics) in found.items():
         for number, metric in enumerate(metrics):
             for by, group, places in [(None, None, whole), *groups(items, of.by)]:
                 value = estimate(metric.of(places))
+                if not math.isfinite(value.value):  # of a group of which nothing could be judged
+                    continue
                 row = _filled(blank, metric, value, answers, places)
                 verdict = judged(value, metric, 0.0) if metric.name == "kl" else None
                 rows.append(replace(row, by=by, group=group, verdict=verdict))

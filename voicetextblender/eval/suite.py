@@ -192,6 +192,11 @@ def reference(item: Conversation) -> str:
     return "".join(part.text or "" for part in item.messages[-1].parts)
 
 
+def asked_in_writing(item: Conversation) -> str:
+    """Return what an item asks as text, its clips as what is said in them."""
+    return "\n".join(part.text or "" for turn in question(item).messages for part in turn.parts)
+
+
 def digest(items: Sequence[Conversation]) -> str:
     """Return the SHA-256 of items, which does not depend on the folder that their clips are in."""
     lines = sorted(to_line(without_folders(item)) for item in items)

@@ -1,0 +1,227 @@
+"""lm-eval: the text benchmarks that everybody quotes, on the LLM inside our model.
+
+lm-eval's own Hugging Face class runs our LLM, voice on or off, so a number of ours with the voice
+off is the number that the base LLM gets. `local_task` lets lm-eval read a benchmark's published
+files where no model hub can be reached: `ARC-Challenge-{Dev,Test}.jsonl`, `gsm8k.test.jsonl`,
+`ifeval.en.jsonl` (each may be packed by gzip), `mmlu.tar.gz` (`mmlu/test/SUBJECT_test.csv`) and
+`bbh.tar.gz` (`bbh/bbh/TASK.json`).
+"""
+
+import csv
+import gzip
+import io
+import json
+import re
+import tarfile
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from voicetextblender.model.configuration import SpeechLMConfig
+from voicetextblender.model.modeling import SpeechLM
+from voicetextblender.model.parts import resolve
+from voicetextblender.model.processing import SpeechLMProcessor
+
+try:
+    from lm_eval.api.model import LM
+    from lm_eval.api.registry import register_model
+    from lm_eval.evaluator import simple_evaluate
+    from lm_eval.models.huggingface import HFLM
+except ImportError:
+    raise ValueError(
+        "lm-eval comes with the extra 'eval': pip install 'voicetextblender[eval]'"
+    ) from None
+
+Row = Mapping[str, object]
+Numbers = dict[str, dict[str, float]]
+"""lm-eval's numbers, by task and metric."""
+Report = Callable[[float, str], None]
+
+
+@register_model("vtb")
+class SpeechHarness(HFLM):
+    """The LLM of a trained model, as lm-eval knows models: `pretrained=FOLDER,voice=off`."""
+
+    def __init__(
+        self,
+        pretrained: str | Path | SpeechLM,
+        voice: str = "on",
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        batch_size: int | str = 8,
+        **kwargs: Any,
+    ) -> None:
+        """Take a model or a folder of one. Its LLM is lm-eval's for good: it packs rows no more."""
+        if not isinstance(pretrained, SpeechLM):
+            tokenizer = SpeechLMProcessor.from_pretrained(pretrained).tokenizer
+            pretrained = SpeechLM.from_pretrained(pretrained)
+        if voice not in ("on", "off"):
+            raise ValueError(f"voice is '{voice}'; it must be on or off")
+        self._voice = nullcontext() if voice == "on" else pretrained.voice_off()
+        self._voice.__enter__()
+        # lm-eval pads its batches, which transformers' own attention knows how to mask.
+        pretrained.llm.set_attn_implementation("sdpa")
+        kwargs |= {"device": str(pretrained.device)}
+        super().__init__(pretrained.llm, tokenizer=tokenizer, batch_size=batch_size, **kwargs)
+
+
+def compare(
+    folder: Path,
+    tasks: Sequence[str],
+    data: Path | None,
+    out: Path,
+    limit: int | None = None,
+    report: Report | None = None,
+) -> dict[str, Numbers]:
+    """Run lm-eval's tasks on the LLM afresh, and on a trained model with its voice off and on.
+
+    Writes `out/lm-eval.json` and returns it. Raises ValueError for a task that is not there.
+    """
+    llm = resolve(SpeechLMConfig.from_pretrained(folder).model.llm)
+    models: dict[str, Callable[[], LM]] = {
+        "llm": lambda: HFLM(str(llm), dtype="bfloat16", batch_size=8, device=_device()),
+        "base": lambda: SpeechHarness(folder, "off"),
+        "ours": lambda: SpeechHarness(folder, "on"),
+    }
+    found: dict[str, Numbers] = {}
+    for place, (name, load) in enumerate(models.items()):
+        if report is not None:
+            report(place / len(models), name)
+        found[name] = run_tasks(load(), tasks, data, out, limit)
+    written = {"lm_eval": version("lm_eval"), "limit": limit, "numbers": found}
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "lm-eval.json").write_text(json.dumps(written, indent=1) + "\n", encoding="utf-8")
+    return found
+
+
+def run_tasks(
+    lm: LM, tasks: Sequence[str], data: Path | None, out: Path, limit: int | None = None
+) -> Numbers:
+    """Run lm-eval's tasks and return its own numbers, by task and metric.
+
+    Raises ValueError for a task that lm-eval does not have.
+    """
+    asked = [task if data is None else local_task(task, data, out / "lm-eval") for task in tasks]
+    try:
+        found = simple_evaluate(lm, tasks=asked, limit=limit, bootstrap_iters=0)
+    except KeyError as error:
+        raise ValueError(f"lm-eval: {error.args[0]}") from None
+    assert found is not None
+    return {
+        task: {
+            key.removesuffix(",none"): float(value)
+            for key, value in results.items()
+            if isinstance(value, int | float) and "stderr" not in key and key != "sample_len"
+        }
+        for task, results in found["results"].items()
+    }
+
+
+def local_task(task: str, data: Path, work: Path) -> str | dict:
+    """Return an lm-eval task that reads the benchmark's published files in `data`.
+
+    They are written to `work` as the hub has them; a task that is not known here is left as it is.
+    """
+    read = next((read for name, read in _BENCHMARKS.items() if task.startswith(name)), None)
+    if read is None:
+        return task
+    files = {}
+    for split, rows in read(data, task).items():
+        path = work / f"{task}.{split}.jsonl"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        files[split] = str(path)
+    local = {
+        "task": task,
+        "dataset_path": "json",
+        "dataset_name": None,
+        "dataset_kwargs": {"data_files": files},
+    }
+    return local | ({"num_fewshot": 0} if task == "gsm8k" else {})  # its examples are not there
+
+
+def _arc(data: Path, task: str) -> dict[str, list[Row]]:
+    return {
+        split: [
+            {
+                "id": row["id"],
+                "question": row["question"]["stem"],
+                "choices": {
+                    key: [choice[key] for choice in row["question"]["choices"]]
+                    for key in ("text", "label")
+                },
+                "answerKey": row["answerKey"],
+            }
+            for row in _lines(data / f"ARC-Challenge-{name}.jsonl")
+        ]
+        for split, name in (("validation", "Dev"), ("test", "Test"))
+    }
+
+
+def _gsm8k(data: Path, task: str) -> dict[str, list[Row]]:
+    return {"test": _lines(data / "gsm8k.test.jsonl")}
+
+
+def _ifeval(data: Path, task: str) -> dict[str, list[Row]]:
+    rows = _lines(data / "ifeval.en.jsonl")
+    return {
+        "train": [
+            row
+            | {"instruction_id_list": [i.removeprefix("en:") for i in row["instruction_id_list"]]}
+            for row in rows
+        ]
+    }
+
+
+def _mmlu(data: Path, task: str) -> dict[str, list[Row]]:
+    subject = task.removeprefix("mmlu_")
+    found = {}
+    for split in ("dev", "test"):
+        table = _member(data / "mmlu.tar.gz", f"mmlu/{split}/{subject}_{split}.csv")
+        found[split] = [
+            {"question": row[0], "choices": row[1:5], "answer": int(row[5])}
+            for row in list(csv.reader(io.StringIO(table)))[1:]
+        ]
+    return found
+
+
+def _bbh(data: Path, task: str) -> dict[str, list[Row]]:
+    name = re.sub("^bbh_(zeroshot|fewshot|cot_zeroshot|cot_fewshot)_", "", task)
+    return {"test": json.loads(_member(data / "bbh.tar.gz", f"bbh/bbh/{name}.json"))["examples"]}
+
+
+_BENCHMARKS: dict[str, Callable[[Path, str], dict[str, list[Row]]]] = {
+    "arc_challenge": _arc,
+    "gsm8k": _gsm8k,
+    "ifeval": _ifeval,
+    "mmlu_": _mmlu,
+    "bbh_": _bbh,
+}
+
+
+def _device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _lines(path: Path) -> list[dict]:
+    packed = path.with_name(f"{path.name}.gz")
+    if not path.is_file() and not packed.is_file():
+        raise ValueError(f"{packed}: no such file; name the folder of the benchmarks with --data")
+    data = gzip.decompress(packed.read_bytes()) if packed.is_file() else path.read_bytes()
+    return [json.loads(line) for line in data.decode("utf-8").splitlines()]
+
+
+def _member(path: Path, name: str) -> str:
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file; name the folder of the benchmarks with --data")
+    with tarfile.open(path) as archive:
+        try:
+            file = archive.extractfile(name)
+        except KeyError:
+            raise ValueError(f"{path}: no {name} in it; check the task's name") from None
+        assert file is not None
+        return file.read().decode("utf-8")
