@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from transformers import PreTrainedTokenizerBase
 
 from voicetextblender.model.configuration import SpeechLMConfig
@@ -32,6 +33,7 @@ try:
     from lm_eval.api.registry import register_model
     from lm_eval.evaluator import simple_evaluate
     from lm_eval.models.huggingface import HFLM
+    from lm_eval.tasks import TaskManager
 except ImportError:
     raise ValueError(
         "lm-eval comes with the extra 'eval': pip install 'voicetextblender[eval]'"
@@ -121,7 +123,7 @@ def run_tasks(
     }
 
 
-def local_task(task: str, data: Path, work: Path) -> str | dict:
+def local_task(task: str, data: Path, work: Path) -> str:
     """Return an lm-eval task that reads the benchmark's published files in `data`.
 
     They are written to `work` as the hub has them; a task that is not known here is left as it is.
@@ -135,13 +137,23 @@ def local_task(task: str, data: Path, work: Path) -> str | dict:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
         files[split] = str(path)
+    known = TaskManager().task_index
+    if task not in known:
+        raise ValueError(
+            f"'{task}' is no task of lm-eval {version('lm_eval')}; see lm_eval ls tasks"
+        )
     local = {
+        "include": str(known[task].yaml_path),
         "task": task,
         "dataset_path": "json",
         "dataset_name": None,
         "dataset_kwargs": {"data_files": files},
     }
-    return local | ({"num_fewshot": 0} if task == "gsm8k" else {})  # its examples are not there
+    if task == "gsm8k":
+        local["num_fewshot"] = 0  # the items that it shows as examples are not in the test's file
+    path = work / f"{task}.yaml"
+    path.write_text(yaml.safe_dump(local), encoding="utf-8")
+    return str(path)
 
 
 def _arc(data: Path, task: str) -> dict[str, list[Row]]:

@@ -1,12 +1,14 @@
 """Normalisers: the form in which words are compared, by name; every score says which it was."""
 
-import warnings
+import json
 from collections.abc import Callable
 from functools import cache
-from importlib import import_module
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, distribution, version
+from pathlib import Path
 
 from voicetextblender.text import BASIC_VERSION, normalise
+
+_SPELLINGS = "whisper-normalizer"
 
 
 def normaliser(name: str) -> Callable[[str], str]:
@@ -19,10 +21,11 @@ def normaliser(name: str) -> Callable[[str], str]:
 def normalised_with(name: str, merges: bool = False) -> str:
     """Return a normaliser's name with its version, as scores are stamped with it."""
     normaliser(name)
-    if name.startswith("whisper"):
-        stamp = f"{name} (whisper-normalizer {version('whisper-normalizer')})"
-    else:
-        stamp = f"basic-{BASIC_VERSION}" if name == "basic" else name
+    stamp = f"basic-{BASIC_VERSION}" if name == "basic" else name
+    if name == "whisper-english":
+        stamp += f" (transformers {version('transformers')}, spellings {version(_SPELLINGS)})"
+    if name == "whisper-basic":
+        stamp += f" (transformers {version('transformers')})"
     return f"normaliser {stamp}{', compounds merged' if merges else ''}"
 
 
@@ -55,21 +58,31 @@ def _joined(words: list[str], known: set[str]) -> list[str]:
 
 
 @cache
-def _whisper(module: str, kind: str) -> Callable[[str], str]:
+def _whisper_english() -> Callable[[str], str]:
+    """Return Whisper's own; its table of spellings comes in a package whose code is not used."""
+    from transformers.models.whisper.english_normalizer import EnglishTextNormalizer
+
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the package has escapes that Python frowns upon
-            return getattr(import_module(f"whisper_normalizer.{module}"), kind)()
-    except ImportError:
+        table = distribution(_SPELLINGS).locate_file("whisper_normalizer/normalizers/english.json")
+    except PackageNotFoundError:
         raise ValueError(
-            "Whisper's normalisers come with the extra 'eval': pip install 'voicetextblender[eval]'"
+            "Whisper's table of English spellings comes with the extra 'eval': "
+            "pip install 'voicetextblender[eval]'"
         ) from None
+    return EnglishTextNormalizer(json.loads(Path(str(table)).read_text(encoding="utf-8")))
+
+
+@cache
+def _whisper_basic() -> Callable[[str], str]:
+    from transformers.models.whisper.english_normalizer import BasicTextNormalizer
+
+    return BasicTextNormalizer()
 
 
 # Loaded when they are asked for: the spelling tables are not small.
 NORMALISERS: dict[str, Callable[[], Callable[[str], str]]] = {
     "basic": lambda: normalise,
     "none": lambda: lambda text: normalise(text, "none"),
-    "whisper-english": lambda: _whisper("english", "EnglishTextNormalizer"),
-    "whisper-basic": lambda: _whisper("basic", "BasicTextNormalizer"),
+    "whisper-english": _whisper_english,
+    "whisper-basic": _whisper_basic,
 }
