@@ -21,7 +21,6 @@ from typing import Any
 
 import torch
 import yaml
-from transformers import PreTrainedTokenizerBase
 
 from voicetextblender.model.configuration import SpeechLMConfig
 from voicetextblender.model.modeling import SpeechLM
@@ -53,7 +52,7 @@ class SpeechHarness(HFLM):
         self,
         pretrained: str | Path | SpeechLM,
         voice: str = "on",
-        tokenizer: PreTrainedTokenizerBase | None = None,
+        tokenizer: Any = None,
         batch_size: int | str = 8,
         **kwargs: Any,
     ) -> None:
@@ -107,12 +106,13 @@ def run_tasks(
 
     Raises ValueError for a task that lm-eval does not have.
     """
-    asked = [task if data is None else local_task(task, data, out / "lm-eval") for task in tasks]
+    asked: list[Any] = [
+        task if data is None else local_task(task, data, out / "lm-eval") for task in tasks
+    ]
     try:
-        found = simple_evaluate(lm, tasks=asked, limit=limit, bootstrap_iters=0)
+        found: Any = simple_evaluate(lm, tasks=asked, limit=limit, bootstrap_iters=0)
     except KeyError as error:
         raise ValueError(f"lm-eval: {error.args[0]}") from None
-    assert found is not None
     return {
         task: {
             key.removesuffix(",none"): float(value)
@@ -142,21 +142,24 @@ def local_task(task: str, data: Path, work: Path) -> str:
         raise ValueError(
             f"'{task}' is no task of lm-eval {version('lm_eval')}; see lm_eval ls tasks"
         )
-    local = {
+    local: dict[str, Any] = {
         "include": str(known[task].yaml_path),
         "task": task,
         "dataset_path": "json",
         "dataset_name": None,
         "dataset_kwargs": {"data_files": files},
     }
-    if task == "gsm8k":
-        local["num_fewshot"] = 0  # the items that it shows as examples are not in the test's file
+    for key, split in (("training_split", "train"), ("validation_split", "validation")):
+        if split not in files:
+            local[key] = None
+    if task == "gsm8k":  # the items that it shows as examples are not in the test's file
+        local |= {"num_fewshot": 0, "fewshot_split": "test"}
     path = work / f"{task}.yaml"
     path.write_text(yaml.safe_dump(local), encoding="utf-8")
     return str(path)
 
 
-def _arc(data: Path, task: str) -> dict[str, list[Row]]:
+def _arc(data: Path, task: str) -> Mapping[str, Sequence[Row]]:
     return {
         split: [
             {
@@ -174,11 +177,11 @@ def _arc(data: Path, task: str) -> dict[str, list[Row]]:
     }
 
 
-def _gsm8k(data: Path, task: str) -> dict[str, list[Row]]:
+def _gsm8k(data: Path, task: str) -> Mapping[str, Sequence[Row]]:
     return {"test": _lines(data / "gsm8k.test.jsonl")}
 
 
-def _ifeval(data: Path, task: str) -> dict[str, list[Row]]:
+def _ifeval(data: Path, task: str) -> Mapping[str, Sequence[Row]]:
     rows = _lines(data / "ifeval.en.jsonl")
     return {
         "train": [
@@ -189,7 +192,7 @@ def _ifeval(data: Path, task: str) -> dict[str, list[Row]]:
     }
 
 
-def _mmlu(data: Path, task: str) -> dict[str, list[Row]]:
+def _mmlu(data: Path, task: str) -> Mapping[str, Sequence[Row]]:
     subject = task.removeprefix("mmlu_")
     found = {}
     for split in ("dev", "test"):
@@ -201,12 +204,12 @@ def _mmlu(data: Path, task: str) -> dict[str, list[Row]]:
     return found
 
 
-def _bbh(data: Path, task: str) -> dict[str, list[Row]]:
+def _bbh(data: Path, task: str) -> Mapping[str, Sequence[Row]]:
     name = re.sub("^bbh_(zeroshot|fewshot|cot_zeroshot|cot_fewshot)_", "", task)
     return {"test": json.loads(_member(data / "bbh.tar.gz", f"bbh/bbh/{name}.json"))["examples"]}
 
 
-_BENCHMARKS: dict[str, Callable[[Path, str], dict[str, list[Row]]]] = {
+_BENCHMARKS: dict[str, Callable[[Path, str], Mapping[str, Sequence[Row]]]] = {
     "arc_challenge": _arc,
     "gsm8k": _gsm8k,
     "ifeval": _ifeval,

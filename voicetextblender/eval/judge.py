@@ -87,8 +87,8 @@ class LocalJudge:
         if any(len(digit) != 1 for digit in self._digits):
             raise ValueError(f"judge '{part}': its digits are not single tokens; use another")
         llm = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self._llm = nn.Module.to(llm.eval(), device)
+        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._llm = nn.Module.to(llm.eval(), self._device)
 
     def judge(self, cases: Sequence[Case]) -> list[Verdict | None]:
         """Return a verdict on each case; redundancy is 9 at most, the longest digit there is."""
@@ -103,7 +103,7 @@ class LocalJudge:
     @torch.inference_mode()
     def _digit(self, prompt: str, allowed: range) -> int:
         ids = self._prompter.encode_for_answer(Conversation("case", (user(prompt),))).ids
-        logits = self._llm(torch.tensor([ids], device=self._llm.device)).logits[0, -1]
+        logits = self._llm(torch.tensor([ids], device=self._device)).logits[0, -1]
         likely = logits[[self._digits[n][0] for n in allowed]]
         return allowed[int(likely.argmax())]
 
