@@ -182,7 +182,7 @@ def _asked(item: Conversation) -> str:
     """Return what is asked in writing, clips as what is said in them."""
     turns = item.messages[:-1]
     parts = [
-        part.text if isinstance(part, Text) else f"🔊 {part.text or '…'}"
+        part.text if isinstance(part, Text) else f"(spoken) {part.text or '…'}"
         for turn in turns
         for part in turn.parts
     ]

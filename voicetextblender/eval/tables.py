@@ -3,7 +3,7 @@
 Each takes the rows of an evaluation and knows nothing of how they came about.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from voicetextblender.eval.charts import interval_axis, interval_chart, legend
 from voicetextblender.eval.listen import chips
@@ -51,13 +51,13 @@ def hearing(run: Run) -> Html:
     sets = {n: s for n, s in run.sets("real", "synthetic").items() if s.metric == "wer"}
     if not sets:
         return Html("")
-    systems = ("ours", "whisper", "before")
-    shown = [row for row in run.scores if row.metric == "wer" and row.system in systems[:2]]
+    systems = _asked(run, sets, ("ours", "whisper", "before"))
+    shown = [row for row in run.scores if row.metric == "wer" and row.system != "before"]
     highest = max((row.high for row in shown if row.by in (None, "lang")), default=1.0)
     limit = 0.5 if highest <= 0.4 else 1.0
     rows = []
     for name, of in sets.items():
-        label: Html = join((tag("b", name), " ", chips(of)))
+        label: Html = join((tag("b", name), tag("br"), chips(of)))
         langs = _groups(run, of, "lang")
         if len(langs) != 1:
             rows.append((label, tag("b", "all"), *_rates(run, of, systems, limit)))
@@ -74,7 +74,7 @@ def hearing(run: Run) -> Html:
         "What it hears",
         "Word error rate, in percent: words wrong, missing or too many for each 100 words said. "
         "Lower is better.",
-        legend({NAMES[system]: COLOURS[system] for system in systems[:2]}),
+        legend({NAMES[system]: COLOURS[system] for system in systems if system != "before"}),
         table(head, rows, text_columns=3),
         tag(
             "p",
@@ -91,10 +91,10 @@ def understanding(run: Run) -> Html:
     sets = {n: s for n, s in run.sets("real", "synthetic").items() if s.metric != "wer"}
     if not sets:
         return Html("")
-    systems = ("ours", "typed", "cascade", "base")
+    systems = _asked(run, sets, ("ours", "typed", "cascade", "base"))
     rows = []
     for name, of in sets.items():
-        label: Html = join((tag("b", name), " ", chips(of)))
+        label: Html = join((tag("b", name), tag("br"), chips(of)))
         for metric in _metrics(run, of):
             shown = METRICS.get(metric.metric, metric.metric.replace("_", " "))
             arrow = "↓" if metric.better == "low" else "↑"
@@ -237,6 +237,12 @@ def _rates(
             notes.append(_gap(gap))
         cells.append(join((tag("b", shown(score.value, score.unit)), *notes)))
     return [*cells, str(num_items)]
+
+
+def _asked(run: Run, sets: Mapping[str, Score], systems: Sequence[str]) -> list[str]:
+    """Return those of the systems that were asked any of the sets."""
+    known = {row.system for row in run.scores if row.set in sets}
+    return [system for system in systems if system in known]
 
 
 def _gap(gap: Score) -> Html:
