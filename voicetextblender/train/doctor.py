@@ -100,7 +100,9 @@ def examine(recipe: Recipe) -> Iterator[Finding]:
 def consult(recipe: Recipe, console: "Console") -> bool:
     """Print an example of each source and all findings; return whether all is well."""
     from rich.text import Text as Plain
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()  # it would be drawn between the findings
     is_well = True
     for finding in examine(recipe):
         is_well = is_well and finding.is_well
