@@ -1,6 +1,7 @@
 """The verbs that train: `vtb plan`, `vtb doctor`, `vtb train`."""
 
 import os
+import sys
 from typing import Annotated
 
 import typer
@@ -59,7 +60,7 @@ def plan(
 
     with progress_bar("planning") as advance:
         made = make_plan(settings, measure, advance)
-    show_plan(made, Console())
+    show_plan(made, Console(width=None if sys.stdout.isatty() else 120))
 
 
 def doctor(recipe: RecipeArgument, overrides: Overrides = None) -> None:
