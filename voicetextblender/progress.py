@@ -1,5 +1,6 @@
 """One progress bar, on standard error, for everything that takes more than two seconds."""
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -24,13 +25,18 @@ def progress_bar(title: str) -> Iterator[Advance]:
     )
     task = bar.add_task(title, total=1.0, words="")
     told = 0
+    begun: tuple[float, float] | None = None  # when, and with what share done
 
     def advance(share: float, words: str = "") -> None:
-        nonlocal told
+        nonlocal told, begun
+        now = time.monotonic()
+        begun = begun or (now, share)
         bar.update(task, completed=share, words=words)
         if not console.is_terminal and int(10 * share) > told:
             told = int(10 * share)
-            console.print(f"{title}: {10 * told}% {words}".rstrip(), highlight=False)
+            pace = (share - begun[1]) / (now - begun[0]) if share > begun[1] else 0.0
+            left = f", {(1 - share) / pace / 60:.1f} min left" if pace and told < 10 else ""
+            console.print(f"{title}: {10 * told}% {words}".rstrip() + left, highlight=False)
 
     with bar:
         yield advance

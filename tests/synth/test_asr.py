@@ -44,21 +44,17 @@ def test_every_sentence_is_spoken_once_and_the_clips_are_as_long_as_they_say(tmp
         assert conversation.meta["synthetic"] is True
 
 
-def test_the_bytes_depend_on_the_seed_alone_not_on_the_number_of_workers(tmp_path, monkeypatch):
-    monkeypatch.setattr("voicetextblender.synth.asr.PER_SHARD", 2)
-    spoken = SpokenSentences(SENTENCES)
+def test_the_bytes_depend_on_the_seed_alone_not_on_the_number_of_workers(tmp_path):
+    spoken = SpokenSentences(SENTENCES, per_shard=2)
     run(spoken, tmp_path / "one", workers=1)
     run(spoken, tmp_path / "two", workers=2)
-    run(SpokenSentences(SENTENCES, seed=1), tmp_path / "other")
+    run(SpokenSentences(SENTENCES, per_shard=2, seed=1), tmp_path / "other")
     assert digests(tmp_path / "one") == digests(tmp_path / "two")
     assert digests(tmp_path / "one") != digests(tmp_path / "other")
 
 
-def test_a_stopped_run_makes_only_what_is_missing_and_ends_with_the_same_bytes(
-    tmp_path, monkeypatch
-):
-    monkeypatch.setattr("voicetextblender.synth.asr.PER_SHARD", 2)
-    spoken = SpokenSentences(SENTENCES)
+def test_a_stopped_run_makes_only_what_is_missing_and_ends_with_the_same_bytes(tmp_path):
+    spoken = SpokenSentences(SENTENCES, per_shard=2)
     run(spoken, tmp_path)
     whole = digests(tmp_path)
     (tmp_path / "shard-00001.jsonl").unlink()  # as if it had been killed before the rename
@@ -120,7 +116,6 @@ class FakeRecogniser:
 def fakes(monkeypatch):
     monkeypatch.setattr("voicetextblender.synth.asr.load_voice", FakeVoice)
     monkeypatch.setattr("voicetextblender.synth.check.load_recogniser", lambda _: FakeRecogniser())
-    monkeypatch.setattr("voicetextblender.synth.asr.PER_SHARD", 5)
     monkeypatch.setattr("voicetextblender.synth.asr.PER_GROUP", 2)
 
 
@@ -158,7 +153,7 @@ def test_an_item_that_fails_is_tried_once_more_and_then_dropped_and_counted(tmp_
 def test_a_run_with_drops_ends_with_the_same_bytes_whoever_works_and_wherever_it_stopped(
     tmp_path, fakes
 ):
-    spoken = SpokenSentences(MANY, (PLAIN, MOODY), augment=1.0, longest_s=6, seed=3)
+    spoken = SpokenSentences(MANY, (PLAIN, MOODY), augment=1.0, longest_s=6, per_shard=5, seed=3)
     for name, workers in (("one", 1), ("two", 2)):
         run(spoken, tmp_path / name, workers, max_drop=1)
     whole = digests(tmp_path / "one")
@@ -250,3 +245,27 @@ def test_a_folder_that_holds_other_clips_is_refused(tmp_path, fakes):
 def test_settings_that_cannot_be_are_refused(wrong, message):
     with pytest.raises(ValueError, match=message):
         SpokenSentences(SENTENCES, **wrong)
+
+
+def test_a_warped_voice_keeps_its_pace_and_it_is_written_down_how_far(tmp_path, fakes):
+    run(SpokenSentences(MANY, (PLAIN,), warp=0.25), tmp_path)
+    made = conversations(tmp_path)
+    warps = [c.meta["warp"] for c in made]
+    assert 0.79 < min(warps) < 0.9 and 1.1 < max(warps) < 1.26
+    for clip in (c.clips[0] for c in made):
+        hummed_s = 0.1 * len(clip.text)  # at speed 1; then there are pauses before and behind
+        assert hummed_s / 1.2 + 0.1 < clip.duration + 0.01 < hummed_s / 0.85 + 0.82
+
+
+def test_a_share_of_the_clips_stays_clean_and_the_text_says_where_it_is_from(tmp_path, fakes):
+    about = (("source", "Aesop"), ("license", "CC0-1.0"))
+    run(SpokenSentences(MANY, (PLAIN,), augment=1.0, clean=0.5, about=about), tmp_path)
+    made = conversations(tmp_path)
+    assert 0.2 < sum("conditions" in c.meta for c in made) / len(made) < 0.8
+    assert {(c.meta["source"], c.meta["license"]) for c in made} == {("Aesop", "CC0-1.0")}
+
+
+def test_so_many_clips_are_some_of_all_in_random_order():
+    few = SpokenSentences(MANY, longest_s=8, clips=5).runs()
+    assert len(few) == 5 and few != sorted(few, key=lambda run: run.start)
+    assert set(few) < set(SpokenSentences(MANY, longest_s=8).runs())

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -11,8 +11,11 @@ from voicetextblender.cli.common import note
 if TYPE_CHECKING:
     from voicetextblender.chat import Conversation
     from voicetextblender.synth.plan import Plan
+    from voicetextblender.synth.workers import On
 
-app = typer.Typer(no_args_is_help=True, help="Make training conversations.")
+app = typer.Typer(
+    no_args_is_help=True, pretty_exceptions_enable=False, help="Make training conversations."
+)
 
 Out = Annotated[Path, typer.Option(help="Folder for the conversations.", metavar="DIR")]
 Voices = Annotated[
@@ -29,6 +32,16 @@ LongestS = Annotated[
     float | None, typer.Option(help="Clips of 1 to this many seconds, at most 30.")
 ]
 Augment = Annotated[bool, typer.Option("--augment", help="Add rooms, noise, telephones, codecs.")]
+Clean = Annotated[
+    float, typer.Option(help="For --augment: share of clips left alone.", min=0, max=1)
+]
+Warp = Annotated[
+    float, typer.Option(help="Change voices by up to this share: 0.2 makes many.", min=0, max=1)
+]
+Clips = Annotated[int | None, typer.Option(help="Only so many clips, at random.", min=1)]
+Source = Annotated[str | None, typer.Option(help="Where the text is from, for the data card.")]
+License = Annotated[str | None, typer.Option(help="The licence of the text, likewise.")]
+PerShard = Annotated[int, typer.Option(help="Clips in a shard.", min=1)]
 Check = Annotated[
     bool, typer.Option("--check", help="Keep what a recogniser hears as it was written.")
 ]
@@ -43,6 +56,10 @@ Varied = Annotated[
 ]
 MaxDrop = Annotated[float, typer.Option(help="Share of items that may fail.", min=0, max=1)]
 Workers = Annotated[int, typer.Option(help="Processes.", min=1)]
+OnOption = Annotated[
+    Literal["processes", "ray"],
+    typer.Option(help="Processes of this machine, or Ray, where all nodes see DIR."),
+]
 Seed = Annotated[int, typer.Option(help="Decides all that is random.", min=0)]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Make a few, keep none, and say what all would come to.")
@@ -58,12 +75,19 @@ def synth_asr(
     language: Language = "en",
     longest_s: LongestS = None,
     varied: Varied = False,
+    warp: Warp = 0.0,
     augment: Augment = False,
+    clean: Clean = 0.0,
     check: Check = False,
     recogniser: RecogniserName = "whisper-base",
     max_wer: MaxWer = 0.3,
     max_drop: MaxDrop = 0.1,
     workers: Workers = 2,
+    on: OnOption = "processes",
+    clips: Clips = None,
+    source: Source = None,
+    license: License = None,
+    per_shard: PerShard = 100,
     seed: Seed = 0,
     dry_run: DryRun = False,
 ) -> None:
@@ -81,12 +105,17 @@ def synth_asr(
         wording="varied" if varied else "paper",
         longest_run=longest_run,
         longest_s=longest_s,
+        warp=warp,
         augment=float(augment),
+        clean=clean,
         check=recogniser if check else None,
         max_wer=max_wer,
+        clips=clips,
+        about=_about(source, license),
+        per_shard=per_shard,
         seed=seed,
     )
-    _run(Speaking(spoken), "speaking", out, workers, max_drop, dry_run)
+    _run(Speaking(spoken), "speaking", out, workers, on, max_drop, dry_run, per_shard=per_shard)
 
 
 @app.command("ast")
@@ -101,13 +130,21 @@ def synth_ast(
     swap: Annotated[bool, typer.Option("--swap", help="Speak the second column.")] = False,
     voice: Voices = None,
     longest_run: Annotated[int, typer.Option(help="Most sentences in one clip.", min=1)] = 1,
+    longest_s: LongestS = None,
     varied: Varied = False,
+    warp: Warp = 0.0,
     augment: Augment = False,
+    clean: Clean = 0.0,
     check: Check = False,
     recogniser: RecogniserName = "whisper-base",
     max_wer: MaxWer = 0.3,
     max_drop: MaxDrop = 0.1,
     workers: Workers = 2,
+    on: OnOption = "processes",
+    clips: Clips = None,
+    source: Source = None,
+    license: License = None,
+    per_shard: PerShard = 100,
     seed: Seed = 0,
     dry_run: DryRun = False,
 ) -> None:
@@ -131,12 +168,18 @@ def synth_ast(
         lang=spoken_lang,
         wording="varied" if varied else "paper",
         longest_run=longest_run,
+        longest_s=longest_s,
+        warp=warp,
         augment=float(augment),
+        clean=clean,
         check=recogniser if check else None,
         max_wer=max_wer,
+        clips=clips,
+        about=_about(source, license),
+        per_shard=per_shard,
         seed=seed,
     )
-    _run(Speaking(spoken), "speaking", out, workers, max_drop, dry_run)
+    _run(Speaking(spoken), "speaking", out, workers, on, max_drop, dry_run, per_shard=per_shard)
 
 
 @app.command("translate")
@@ -150,6 +193,7 @@ def synth_translate(
     varied: Varied = False,
     max_drop: MaxDrop = 0.3,
     workers: Workers = 2,
+    on: OnOption = "processes",
     seed: Seed = 0,
     dry_run: DryRun = False,
 ) -> None:
@@ -162,7 +206,7 @@ def synth_translate(
 
     wording = "varied" if varied else "paper"
     plan = Translations(read_clips(clips, out, least_words=3), writer, target, wording, seed)
-    _run(plan, "translating", out, workers, max_drop, dry_run)
+    _run(plan, "translating", out, workers, on, max_drop, dry_run)
 
 
 @app.command("sqa")
@@ -186,6 +230,7 @@ def synth_sqa(
     per_clip: Annotated[int, typer.Option(help="Questions about each recording.", min=1)] = 1,
     max_drop: MaxDrop = 0.5,
     workers: Workers = 1,
+    on: OnOption = "processes",
     seed: Seed = 0,
     dry_run: DryRun = False,
 ) -> None:
@@ -207,7 +252,7 @@ def synth_sqa(
         per_clip=per_clip,
         seed=seed,
     )
-    _run(plan, "asking", out, workers, max_drop, dry_run, question_about)
+    _run(plan, "asking", out, workers, on, max_drop, dry_run, question_about)
 
 
 @app.command("mixed")
@@ -223,6 +268,7 @@ def synth_mixed(
     max_wer: MaxWer = 0.3,
     max_drop: MaxDrop = 0.1,
     workers: Workers = 2,
+    on: OnOption = "processes",
     seed: Seed = 0,
     dry_run: DryRun = False,
 ) -> None:
@@ -246,7 +292,7 @@ def synth_mixed(
     )
     if left_out := len(found) - len(plan.chats):
         note(f"{left_out} of {len(found)} conversations hold no sentence that can be spoken")
-    _run(plan, "speaking", out, workers, max_drop, dry_run)
+    _run(plan, "speaking", out, workers, on, max_drop, dry_run)
 
 
 @app.command("chat")
@@ -261,6 +307,7 @@ def synth_chat(
     language: Language = "en",
     max_drop: MaxDrop = 0.5,
     workers: Workers = 1,
+    on: OnOption = "processes",
     seed: Seed = 0,
     dry_run: DryRun = False,
 ) -> None:
@@ -273,7 +320,7 @@ def synth_chat(
 
     begun = read_chats(prompts) if prompts else ()
     plan = Chats(writer, number, begun, most_turns=most_turns, lang=language, seed=seed)
-    _run(plan, "writing", out, workers, max_drop, dry_run, first_question)
+    _run(plan, "writing", out, workers, on, max_drop, dry_run, first_question)
 
 
 @app.command("robust")
@@ -285,6 +332,7 @@ def synth_robust(
     language: Language = "en",
     max_drop: MaxDrop = 0.1,
     workers: Workers = 2,
+    on: OnOption = "processes",
     seed: Seed = 0,
     dry_run: DryRun = False,
 ) -> None:
@@ -298,7 +346,62 @@ def synth_robust(
 
     found = read_sentences(sentences)
     plan = Robust(found, number, tuple(voice or ["hibari"]), lang=language, seed=seed)
-    _run(plan, "making", out, workers, max_drop, dry_run)
+    _run(plan, "making", out, workers, on, max_drop, dry_run)
+
+
+@app.command("run")
+def synth_run(
+    recipe: Annotated[
+        Path, typer.Argument(help="YAML: a folder's name, and the verb with its options.")
+    ],
+    out: Out,
+    workers: Workers = 2,
+    on: OnOption = "processes",
+    dry_run: DryRun = False,
+) -> None:
+    """Run the verbs of a recipe one after the other, each into its own folder of DIR.
+
+    Example: vtb synth run recipes/data/speech-en.yaml --out runs/data/speech-en --dry-run
+    """
+    for name, words in read_steps(recipe):
+        note(f"{out / name}: vtb synth {words[0]} {words[1]}")
+        how = ["--out", str(out / name), "--workers", str(workers), "--on", on]
+        how += ["--dry-run"] if dry_run else []
+        try:
+            app([*words, *how], prog_name="vtb synth")
+        except SystemExit as ended:  # as a command always ends
+            if ended.code:
+                raise
+
+
+def read_steps(recipe: Path) -> list[tuple[str, list[str]]]:
+    """Return each folder's name and command line, the verb first. Raises ValueError."""
+    import yaml
+
+    try:
+        steps = yaml.safe_load(recipe.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{recipe}: not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(steps, dict) or not all(isinstance(step, dict) for step in steps.values()):
+        raise ValueError(f"{recipe}: must name folders, each with a verb and its options")
+    verbs = {command.name for command in app.registered_commands} - {"run"}
+    read = []
+    for name, options in steps.items():
+        named = verbs & options.keys()
+        if len(named) != 1:
+            raise ValueError(
+                f"{recipe}: '{name}' must have one verb with what it is made from, such as "
+                f"'asr: TEXT'; verbs are {', '.join(sorted(map(str, verbs)))}"
+            )
+        (verb,) = named
+        words = [str(verb), *([str(options[verb])] if options[verb] is not None else [])]
+        for key, value in options.items():
+            for each in value if isinstance(value, list) else [value]:
+                if key != verb and each is not False:
+                    option = f"--{key.replace('_', '-')}"
+                    words += [option] if each is True else [option, str(each)]
+        read.append((name, words))
+    return read
 
 
 def _run(
@@ -306,9 +409,11 @@ def _run(
     title: str,
     out: Path,
     workers: int,
+    on: "On",
     max_drop: float,
     dry_run: bool,
     same: "Callable[[Conversation], str] | None" = None,
+    per_shard: int = 100,
 ) -> None:
     from voicetextblender.progress import progress_bar
     from voicetextblender.synth.plan import estimate, run
@@ -317,6 +422,10 @@ def _run(
         print(estimate(plan, workers))
         return
     with progress_bar(title) as progress:
-        for done, total in run(plan, out, workers, max_drop, same=same):
-            progress(done / total)
+        for done, total in run(plan, out, workers, max_drop, per_shard, same, on):
+            progress(done / total, f"{done} of {total}")
     note(f"Read them back as '{out}/*.jsonl'; what was dropped is in {out / 'report.json'}")
+
+
+def _about(source: str | None, license: str | None) -> tuple[tuple[str, str], ...]:
+    return tuple((k, v) for k, v in (("source", source), ("license", license)) if v)

@@ -47,12 +47,22 @@ class SpokenSentences:
     """A clip says 1 to this many sentences, one behind the other with a pause between."""
     longest_s: float | None = None
     """Instead of `longest_run`: clips of 1 to this many seconds, at most 30."""
+    warp: float = 0.0
+    """Pitch and formants of each clip are moved together by up to this share, up or down: 0.2 makes
+    many speakers of one voice, from a small one to a large one."""
     augment: float = 0.0
     """Strength of the speaking conditions, 0 (none) to 1; see `synth.augment`."""
+    clean: float = 0.0
+    """Share of the clips that are left without conditions."""
     check: str | None = None
     """Recogniser that must hear the same words, before augmentation: `whisper-base` or a URL."""
     max_wer: float = 0.3
     """Share of the words that `check` may hear otherwise."""
+    clips: int | None = None
+    """So many of them only, in random order."""
+    about: tuple[tuple[str, str], ...] = ()
+    """What every conversation's `meta` is to say of the text, such as its source and license."""
+    per_shard: int = PER_SHARD
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -69,8 +79,9 @@ class SpokenSentences:
             raise ValueError(f"longest_run is {self.longest_run}; it must be 1 or more")
         if self.longest_s is not None and not 1 <= self.longest_s <= _LONGEST_S:
             raise ValueError(f"longest_s is {self.longest_s}; it must be 1 to {_LONGEST_S:.0f}")
-        if not 0 <= self.augment <= 1:
-            raise ValueError(f"augment is {self.augment}; it must be 0 (none) to 1")
+        for name in ("augment", "clean", "warp"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be 0 (none) to 1")
         if not self.max_wer >= 0:
             raise ValueError(f"max_wer is {self.max_wer}; it must be a share, 0 or more")
 
@@ -85,7 +96,9 @@ class SpokenSentences:
             else:
                 wanted = self._fitting(first, float(random.uniform(1, self.longest_s)))
             runs.append(range(first, min(first + wanted, len(self.sentences))))
-        return runs
+        if self.clips is None:
+            return runs
+        return [runs[n] for n in random.permutation(len(runs))[: self.clips]]
 
     def _fitting(self, first: int, seconds: float) -> int:
         """Return how many sentences, at least one, are likely said in so many seconds."""
@@ -105,8 +118,8 @@ class _Draft:
     voice: str
     text: str
     samples: np.ndarray
-    """(S,) float32 at `rate`."""
-    rate: int
+    """(S,) float32 at SAMPLE_RATE."""
+    warp: float
 
 
 class Speaking:
@@ -149,7 +162,7 @@ class Speaking:
             except ValueError as error:
                 dropped[item] = Dropped(item, name, "not able to say it", str(error))
                 continue
-            seconds = len(drafts[item].samples) / drafts[item].rate
+            seconds = len(drafts[item].samples) / SAMPLE_RATE
             longest_s = spoken.longest_s or (_LONGEST_S if spoken.check else None)
             if longest_s and seconds > longest_s:
                 why = f"{seconds:.1f} s, and {longest_s:.0f} s are allowed"
@@ -157,7 +170,7 @@ class Speaking:
                 del drafts[item]
         if not spoken.check or not drafts:
             return drafts
-        clips = [_resampled(draft) for draft in drafts.values()]
+        clips = [draft.samples for draft in drafts.values()]
         texts = [draft.text for draft in drafts.values()]
         wrong = misheard(clips, texts, spoken.check, spoken.lang, spoken.max_wer)
         for (item, draft), why in zip(list(drafts.items()), wrong, strict=True):
@@ -174,22 +187,29 @@ class Speaking:
         spoken, voice = self.spoken, load_voice(name)
         random = seeded(spoken.seed, "clip", item, *((attempt,) if attempt else ()))
         sentences = [spoken.sentences[number] for number in self.runs[item]]
-        return _Draft(name, " ".join(sentences), say(voice, sentences, random), voice.rate)
+        warp = float(np.exp(random.uniform(-1, 1) * np.log1p(spoken.warp)))
+        # Played at another rate, a voice has another pitch and another throat; its pace stays.
+        samples = say(voice, sentences, random, 1 / warp)
+        samples = soxr.resample(samples, round(voice.rate * warp), SAMPLE_RATE)
+        return _Draft(name, " ".join(sentences), samples, warp)
 
     def _finish(self, item: int, drafts: dict[int, _Draft]) -> Made:
         spoken, draft = self.spoken, drafts[item]
-        samples, rate = draft.samples, draft.rate
+        samples = draft.samples
         meta: dict[str, object] = {"voice": draft.voice, "synthetic": True}
-        if spoken.augment:
-            others = [_resampled(other) for n, other in drafts.items() if n != item]
-            rate = SAMPLE_RATE
+        if spoken.warp:
+            meta["warp"] = round(draft.warp, 3)
+        meta |= dict(spoken.about)
+        if spoken.augment and seeded(spoken.seed, "clean", item).random() >= spoken.clean:
+            others = [other.samples for n, other in drafts.items() if n != item]
             random = seeded(spoken.seed, "conditions", item)
-            samples, conditions = augment(_resampled(draft), rate, random, spoken.augment, others)
-            meta["conditions"] = conditions
+            samples, meta["conditions"] = augment(
+                samples, SAMPLE_RATE, random, spoken.augment, others
+            )
         name = f"{item:06d}.flac"
         clip = Audio(
-            f"{shard_name(item // PER_SHARD)}.tar#{name}",
-            duration=round(len(samples) / rate, 3),
+            f"{shard_name(item // spoken.per_shard)}.tar#{name}",
+            duration=round(len(samples) / SAMPLE_RATE, 3),
             text=draft.text,
         )
         wording = self._wording(item)
@@ -204,7 +224,7 @@ class Speaking:
             lang=spoken.lang,
             meta=meta,
         )
-        return Made(conversation, (Speech(name, samples, rate),))
+        return Made(conversation, (Speech(name, samples, SAMPLE_RATE),))
 
     def _wording(self, item: int) -> Wording:
         lang, target = self.spoken.lang, self.spoken.target
@@ -220,9 +240,4 @@ def speak(
     spoken: SpokenSentences, out: Path, workers: int = 1, max_drop: float = 0.1
 ) -> Iterator[tuple[int, int]]:
     """Write the clips and their conversations under `out`; see `plan.run`."""
-    return run(Speaking(spoken), out, workers, max_drop, PER_SHARD)
-
-
-def _resampled(draft: _Draft) -> np.ndarray:
-    """Return (S,) float32 at SAMPLE_RATE."""
-    return soxr.resample(draft.samples, draft.rate, SAMPLE_RATE)
+    return run(Speaking(spoken), out, workers, max_drop, spoken.per_shard)

@@ -121,7 +121,7 @@ def reverberate(
     tail = random.standard_normal(len(times)) * 10 ** (-3 * times / rt60_s)
     tail *= random.uniform(0.3, 1.0) / max(float(np.linalg.norm(tail)), 1e-9)  # direct sound is 1
     response = np.concatenate([[1.0], tail])
-    size = len(samples) + len(response) - 1
+    size = 1 << (len(samples) + len(response) - 2).bit_length()  # fast to transform
     wet = np.fft.irfft(np.fft.rfft(samples, size) * np.fft.rfft(response, size), size)
     return _as_loud(wet[: len(samples)], samples)
 

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from voicetextblender.chat import Conversation
 from voicetextblender.synth.shards import PER_SHARD, Dropped, Made, make_shards
+from voicetextblender.synth.workers import On
 
 _CHARS_PER_TOKEN = 4.0  # of English, in the vocabularies of today
 
@@ -58,6 +59,7 @@ def run(
     max_drop: float = 0.1,
     per_shard: int = PER_SHARD,
     same: Callable[[Conversation], str] | None = None,
+    on: On = "processes",
 ) -> Iterator[tuple[int, int]]:
     """Make all items under `out`, yielding (items done, items in all).
 
@@ -66,7 +68,15 @@ def run(
     """
     recipe = hashlib.sha256(repr(plan).encode()).hexdigest()[:16]
     return make_shards(
-        out, plan.num_items, per_shard, plan, workers, recipe=recipe, max_drop=max_drop, same=same
+        out,
+        plan.num_items,
+        per_shard,
+        plan,
+        workers,
+        recipe=recipe,
+        max_drop=max_drop,
+        same=same,
+        on=on,
     )
 
 

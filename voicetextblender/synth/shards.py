@@ -6,13 +6,16 @@ and ends with the same bytes as one that never was. Items that cannot be made ar
 counted with their reason: each shard has its count beside it, and `report.json` has the sum.
 """
 
+import errno
+import fcntl
 import io
 import json
 import os
 import tarfile
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -23,9 +26,12 @@ from pydantic import TypeAdapter
 
 from voicetextblender.audio import SAMPLE_RATE
 from voicetextblender.chat import Conversation, parse_line, to_line
+from voicetextblender.synth.workers import On, work
 
 REPORT = "report.json"
 PER_SHARD = 100
+
+_PATIENCE_S = 3.0  # workers of a run that was killed hold its folder for half a second
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +104,7 @@ def make_shards(
     recipe: str = "",
     max_drop: float = 0.1,
     same: Callable[[Conversation], str] | None = None,
+    on: On = "processes",
 ) -> Iterator[tuple[int, int]]:
     """Make what is missing of `num_items` items under `out`, in `workers` processes.
 
@@ -107,36 +114,84 @@ def make_shards(
     as more than `max_drop` of all items are dropped, or if `out` holds another recipe's.
     """
     out.mkdir(parents=True, exist_ok=True)
-    ranges = [
-        range(first, min(first + per_shard, num_items)) for first in range(0, num_items, per_shard)
-    ]
-    reports = {n: report for n in range(len(ranges)) if (report := _read_report(out, n))}
-    for report in reports.values():
-        if report.recipe != recipe:
-            raise ValueError(
-                f"{out}: holds clips made from other text or with other settings; name another "
-                f"folder, or delete this one"
-            )
-    _check(out, reports, recipe, num_items, max_drop)
-    done = sum(len(ranges[n]) for n in reports)
-    yield done, num_items
-    missing = [n for n in range(len(ranges)) if n not in reports]
-    with ProcessPoolExecutor(workers) as pool:
-        working = {pool.submit(_make_shard, out, n, ranges[n], make, recipe): n for n in missing}
-        try:
-            for finished in as_completed(working):
-                reports[working[finished]] = finished.result()
-                _check(out, reports, recipe, num_items, max_drop)
-                done += len(ranges[working[finished]])
-                yield done, num_items
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-    if same:
-        seen: set[str] = set()
-        for n in sorted(reports):
-            reports[n] = _without_repeats(out, n, reports[n], same, seen)
+    with _alone_in(out):
+        ranges = [
+            range(first, min(first + per_shard, num_items))
+            for first in range(0, num_items, per_shard)
+        ]
+        reports = {n: report for n in range(len(ranges)) if (report := _read_report(out, n))}
+        for report in reports.values():
+            if report.recipe != recipe:
+                raise ValueError(
+                    f"{out}: holds clips made from other text or with other settings; name another "
+                    f"folder, or delete this one"
+                )
         _check(out, reports, recipe, num_items, max_drop)
+        done = sum(len(ranges[n]) for n in reports)
+        yield done, num_items
+        missing = [n for n in range(len(ranges)) if n not in reports]
+        task = _Task(out, ranges, make, recipe)
+        for number, report in work(task, missing, workers, on):
+            reports[number] = report
+            _check(out, reports, recipe, num_items, max_drop)
+            done += len(ranges[number])
+            yield done, num_items
+        if same:
+            seen: set[str] = set()
+            for n in sorted(reports):
+                reports[n] = _without_repeats(out, n, reports[n], same, seen)
+            _check(out, reports, recipe, num_items, max_drop)
+
+
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """Makes a shard by its number; picklable."""
+
+    out: Path
+    ranges: list[range]
+    make: Make
+    recipe: str
+
+    def __call__(self, number: int) -> Report:
+        try:
+            return _make_shard(self.out, number, self.ranges[number], self.make, self.recipe)
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            raise ValueError(
+                f"{self.out}: the disk is full; whole shards are kept, so make room and run it "
+                f"again"
+            ) from None
+
+
+@contextmanager
+def _alone_in(out: Path) -> Iterator[None]:
+    """Hold the folder against a second run, and remove what a killed one left half made."""
+    folder = os.open(out, os.O_RDONLY)
+    try:
+        given_up = time.monotonic() + _PATIENCE_S
+        while True:
+            try:
+                fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > given_up:
+                    raise ValueError(
+                        f"{out}: another run is writing here; wait for it, or stop it"
+                    ) from None
+            time.sleep(0.1)
+        _remove_drafts(out)
+        try:
+            yield
+        finally:
+            _remove_drafts(out)
+    finally:
+        os.close(folder)
+
+
+def _remove_drafts(out: Path) -> None:
+    for draft in out.glob(".*-*"):
+        draft.unlink(missing_ok=True)
 
 
 def _check(

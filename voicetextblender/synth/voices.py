@@ -35,6 +35,7 @@ _ENGLISH_ONLY = ("hibari", "kokoro", "flite")
 _LONGEST_PHONEMES = 510  # Kokoro's positions, less the two pads
 _STYLES = 256  # width of a row of a Kokoro voice; there is a row for each number of phonemes
 _TIMEOUT_S = 60.0
+_KAL_PITCH_HZ = 95.0
 _FLITE_VOICES = ("awb", "kal", "kal16", "rms", "slt")
 _TYPEWRITTEN = str.maketrans({"‘": "'", "’": "'", "“": '"', "”": '"', "–": "-", "—": "-", "…": "."})
 
@@ -114,7 +115,7 @@ class KokoroVoice:
 
 
 class FliteVoice:
-    """A voice of flite, through its binary."""
+    """A voice of flite, through its binary; the seed decides its pitch."""
 
     rate = SAMPLE_RATE
 
@@ -127,7 +128,7 @@ class FliteVoice:
         self._command = [_binary("flite", self.name), "-voice", voice]
 
     def speak(self, text: str, seed: int, speed: float = 1.0) -> np.ndarray:
-        """Return (S,) float32 samples; the same for every seed. Raises ValueError."""
+        """Return (S,) float32 samples. Raises ValueError."""
         plain = unicodedata.normalize("NFKD", text.translate(_TYPEWRITTEN))
         plain = "".join(c for c in plain if not unicodedata.combining(c))
         if not plain.isascii() or not any(map(str.isalnum, plain)):
@@ -135,8 +136,14 @@ class FliteVoice:
         with tempfile.TemporaryDirectory() as folder:
             said, spoken = Path(folder, "said.txt"), Path(folder, "spoken.wav")
             said.write_text(plain + "\n", encoding="ascii")
-            stretch = f"duration_stretch={1 / speed:.4f}"
-            _ran([*self._command, "--setf", stretch, "-f", str(said), "-o", str(spoken)], b"")
+            pitch = float(seeded(seed, "pitch").uniform(0.88, 1.15))
+            how = {
+                "duration_stretch": 1 / speed,
+                "int_f0_target_mean": _KAL_PITCH_HZ * pitch,  # heeded by kal and kal16
+                "f0_shift": pitch,  # heeded by the others
+            }
+            settings = [word for key in how for word in ("--setf", f"{key}={how[key]:.4f}")]
+            _ran([*self._command, *settings, "-f", str(said), "-o", str(spoken)], b"")
             return load(spoken)
 
 
@@ -210,16 +217,19 @@ def load_voice(name: str) -> Voice:
             )
 
 
-def say(voice: Voice, sentences: Sequence[str], random: np.random.Generator) -> np.ndarray:
-    """Return (S,) float32 samples of sentences, each with a pause behind it, at one drawn speed.
+def say(
+    voice: Voice, sentences: Sequence[str], random: np.random.Generator, pace: float = 1.0
+) -> np.ndarray:
+    """Return (S,) float32 samples of sentences with pauses around them, at one drawn speed.
 
     Raises ValueError for text that the voice cannot speak.
     """
-    speed = float(random.uniform(0.85, 1.2))
-    pieces: list[np.ndarray] = []
+    speed = float(random.uniform(0.85, 1.2)) * pace
+    pieces = [np.zeros(int(random.uniform(0.0, 0.4) * voice.rate), dtype=np.float32)]
+    seed = int(random.integers(2**31))  # one for all: some voices draw their pitch from it
     for sentence in sentences:
         pause_s = float(random.uniform(0.1, 0.4))
-        spoken = voice.speak(sentence, int(random.integers(2**31)), speed)
+        spoken = voice.speak(sentence, seed, speed)
         pieces += [spoken, np.zeros(int(pause_s * voice.rate), dtype=np.float32)]
     return np.concatenate(pieces)
 
