@@ -77,7 +77,7 @@ def test_a_run_killed_three_times_ends_byte_for_byte_as_one_that_never_was(tmp_p
     if on == "ray":
         pytest.importorskip("ray")
     finish(program, tmp_path / "whole", "processes")
-    for least in (4, 28, 52):
+    for least in (4, 20, 40):
         kill_after(program, tmp_path / "killed", on, least)
         done = len(list((tmp_path / "killed").glob("shard-*.json")))
         assert 0 < done < 20
