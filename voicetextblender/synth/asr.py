@@ -189,7 +189,8 @@ class Speaking:
         sentences = [spoken.sentences[number] for number in self.runs[item]]
         warp = float(np.exp(random.uniform(-1, 1) * np.log1p(spoken.warp)))
         # Played at another rate, a voice has another pitch and another throat; its pace stays.
-        samples = say(voice, sentences, random, 1 / warp)
+        before = np.zeros(int(random.uniform(0.0, 0.4) * voice.rate), dtype=np.float32)
+        samples = np.concatenate([before, say(voice, sentences, random, 1 / warp)])
         samples = soxr.resample(samples, round(voice.rate * warp), SAMPLE_RATE)
         return _Draft(name, " ".join(sentences), samples, warp)
 

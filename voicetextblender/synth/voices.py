@@ -220,12 +220,12 @@ def load_voice(name: str) -> Voice:
 def say(
     voice: Voice, sentences: Sequence[str], random: np.random.Generator, pace: float = 1.0
 ) -> np.ndarray:
-    """Return (S,) float32 samples of sentences with pauses around them, at one drawn speed.
+    """Return (S,) float32 samples of sentences, each with a pause behind it, at one drawn speed.
 
     Raises ValueError for text that the voice cannot speak.
     """
     speed = float(random.uniform(0.85, 1.2)) * pace
-    pieces = [np.zeros(int(random.uniform(0.0, 0.4) * voice.rate), dtype=np.float32)]
+    pieces: list[np.ndarray] = []
     seed = int(random.integers(2**31))  # one for all: some voices draw their pitch from it
     for sentence in sentences:
         pause_s = float(random.uniform(0.1, 0.4))
