@@ -106,10 +106,10 @@ class FakeVoice:
 
 
 class FakeRecogniser:
-    """Hears every clip of up to two seconds as it is, and longer ones not at all."""
+    """Hears every clip of up to three seconds as it is, and longer ones not at all."""
 
     def recognise(self, clips, lang):
-        return ["we saw cats here" if len(clip) < 2 * RATE else "" for clip in clips]
+        return ["we saw cats here" if len(clip) < 3 * RATE else "" for clip in clips]
 
 
 @pytest.fixture
@@ -254,7 +254,7 @@ def test_a_warped_voice_keeps_its_pace_and_it_is_written_down_how_far(tmp_path, 
     assert 0.79 < min(warps) < 0.9 and 1.1 < max(warps) < 1.26
     for clip in (c.clips[0] for c in made):
         hummed_s = 0.1 * len(clip.text)  # at speed 1; then there are pauses before and behind
-        assert hummed_s / 1.2 + 0.1 < clip.duration + 0.01 < hummed_s / 0.85 + 0.82
+        assert hummed_s / 1.2 + 0.07 < clip.duration < hummed_s / 0.85 + 1.05
 
 
 def test_a_share_of_the_clips_stays_clean_and_the_text_says_where_it_is_from(tmp_path, fakes):
