@@ -153,7 +153,7 @@ def test_an_item_that_fails_is_tried_once_more_and_then_dropped_and_counted(tmp_
 def test_a_run_with_drops_ends_with_the_same_bytes_whoever_works_and_wherever_it_stopped(
     tmp_path, fakes
 ):
-    spoken = SpokenSentences(MANY, (PLAIN, MOODY), augment=1.0, longest_s=6, per_shard=5, seed=3)
+    spoken = SpokenSentences(MANY, (MOODY,), augment=1.0, longest_s=3, per_shard=5, seed=3)
     for name, workers in (("one", 1), ("two", 2)):
         run(spoken, tmp_path / name, workers, max_drop=1)
     whole = digests(tmp_path / "one")
