@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
+import voicetextblender
 from voicetextblender.synth.shards import make_shards
 from voicetextblender.synth.workers import work
 
+ENV = {**os.environ, "PYTHONPATH": str(Path(voicetextblender.__file__).parents[1])}
 RUN = """
 import sys, time
 from pathlib import Path
@@ -43,13 +45,13 @@ def program(tmp_path):
 
 def finish(program, out, on):
     command = [sys.executable, str(program), str(out), on]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=ENV)
 
 
 def kill_after(program, out, on, least):
     """Run until `least` items are done, and kill the process that runs it."""
     command = [sys.executable, str(program), str(out), on]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=ENV) as process:
         assert process.stdout
         for line in process.stdout:
             if int(line) >= least:
