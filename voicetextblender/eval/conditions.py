@@ -148,7 +148,8 @@ def write_items(items: Iterator[Conversation], folder: Path) -> None:
 
 def _written(samples: np.ndarray, folder: Path, name: str, text: str | None) -> Audio:
     (folder / "clips").mkdir(parents=True, exist_ok=True)
-    save(folder / "clips" / f"{name}.flac", samples)
+    loudest = float(np.abs(samples).max(initial=1.0))  # noise must not clip what it is added to
+    save(folder / "clips" / f"{name}.flac", samples / np.float32(loudest))
     duration_s = round(len(samples) / SAMPLE_RATE, 3)
     return Audio(f"clips/{name}.flac", duration=duration_s, text=text)
 
