@@ -74,6 +74,7 @@ _SUMMARISE = (
     "In short, what does the speaker say?",
     "I have no time to listen. What is the main point?",
 )
+_BRIEFLY = " Answer in one short sentence, of fifteen words at most."  # said to the writer alone
 _OPEN = (
     *_SUMMARISE,
     "How would you reply to this?",
@@ -172,16 +173,16 @@ class Sqa:
             drawn = [seeds[item] for item in asked]
             written = write_json(load_writer(self.writer), chats, drawn, Pair, _ASKED)
             pairs |= zip(asked, written, strict=True)
-        for kind, who, pool, how in (
-            ("summary", self.writer, _SUMMARISE, _ASKED),
-            ("distilled", self.distil, _OPEN, _DISTILLED),
+        for kind, who, pool, form, how in (
+            ("summary", self.writer, _SUMMARISE, _BRIEFLY, _ASKED),
+            ("distilled", self.distil, _OPEN, "", _DISTILLED),
         ):
             rows = [item for item in kinds if kinds[item] == kind]
             if not rows or not who:
                 continue
             questions = [_one_of(pool, seeded(self.seed, "question", item)) for item in rows]
             chats = [
-                (user(f"{question}\n{self._words(item)}"),)
+                (user(f"{question}{form}\n{self._words(item)}"),)
                 for question, item in zip(questions, rows, strict=True)
             ]
             answers = load_writer(who).write(chats, [seeds[item] for item in rows], how)
