@@ -46,7 +46,7 @@ def test_help_answers_at_once():
 def test_every_verb_has_help_with_an_example(monkeypatch, capsys):
     made = ("asr", "ast", "translate", "sqa", "mixed", "chat", "robust")
     synth = [["synth", verb] for verb in made]
-    use = (["transcribe"], ["translate"], ["chat"], ["serve"])
+    use = (["transcribe"], ["translate"], ["chat"], ["serve"], ["ui"], ["export"])
     for verb in (["train"], *use, ["data", "import"], *synth):
         assert vtb(monkeypatch, *verb, "--help") == 0
         assert "Example: vtb" in capsys.readouterr().out
@@ -192,3 +192,15 @@ def test_training_from_the_command_line_makes_a_model(monkeypatch, capsys, tmp_p
     assert (tmp_path / "run/model/config.json").is_file()
     assert "seed: 3" in (tmp_path / "run/model/recipe.yaml").read_text()
     assert "The model is in" in capsys.readouterr().err
+
+
+def test_serving_by_vllm_starts_its_command_with_the_servers_settings(monkeypatch, model, tmp_path):
+    words = ["--engine", "vllm", "port=8123", "host=127.0.0.2"]
+    assert vtb(monkeypatch, "serve", "--model", model, *words) == 1  # it was not exported
+    assert vtb(monkeypatch, "export", model, "--to", "vllm", "--out", tmp_path / "out") == 0
+    monkeypatch.setattr("shutil.which", lambda name: "/bin/vllm")
+    started = []
+    monkeypatch.setattr("os.execv", lambda path, words: started.extend(words) or sys.exit(0))
+    assert vtb(monkeypatch, "serve", "--model", tmp_path / "out", *words) == 0
+    assert started[:3] == ["/bin/vllm", "serve", str(tmp_path / "out")]
+    assert started[3:7] == ["--host", "127.0.0.2", "--port", "8123"]

@@ -50,6 +50,13 @@ class Precision(StrEnum):
     INT8 = "int8"
 
 
+class Work(StrEnum):
+    """Who does the work of a server."""
+
+    OWN = "own"
+    VLLM = "vllm"
+
+
 Recordings = Annotated[
     list[str] | None,
     typer.Argument(help="Recordings, folders of them, or - for standard input.", metavar="FILE…"),
@@ -252,6 +259,9 @@ def serve(
     ] = None,
     model: ModelOption = DEFAULT_MODEL,
     name: Annotated[str, typer.Option(help="What clients call the model.")] = "voicetextblender",
+    by: Annotated[
+        Work, typer.Option("--engine", help="vllm serves exported models; see make vllm.")
+    ] = Work.OWN,
 ) -> None:
     """Serve a model over HTTP as OpenAI does; API keys may be given in VTB_API_KEYS.
 
@@ -265,6 +275,13 @@ def serve(
     if keys := os.environ.get("VTB_API_KEYS"):  # out of sight of those who list processes
         given.append(f"api_keys={json.dumps([key.strip() for key in keys.split(',')])}")
     wanted = parse_settings(ServerConfig, given)
+    if by is Work.VLLM:
+        from voicetextblender.serve.plugin import command
+
+        if wanted.api_keys:
+            os.environ["VLLM_API_KEY"] = wanted.api_keys[0]
+        words = command(model, wanted.host, wanted.port, name, [])
+        os.execv(words[0], words)
     try:
         from voicetextblender.serve.server import serve
     except ImportError as error:
