@@ -16,7 +16,8 @@ from voicetextblender.eval.suite import load_suite
 from voicetextblender.model.modeling import SpeechLM
 from voicetextblender.model.processing import SpeechLMProcessor
 from voicetextblender.progress import progress_bar
-from voicetextblender.synth.asr import SpokenSentences, read_sentences, speak
+from voicetextblender.synth.asr import SpokenSentences, speak
+from voicetextblender.synth.sources import read_sentences
 from voicetextblender.train.log import one_line
 from voicetextblender.train.loop import train
 
