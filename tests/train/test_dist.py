@@ -138,7 +138,8 @@ def test_a_rank_that_draws_text_alone_keeps_no_other_waiting(parallel, runs):
     assert lines[-1]["step"] == 50
     drawn = [line["conversations_by_source"] for line in lines]
     assert all(one["asr"] > 0 and one["text"] > one["asr"] for one in drawn)
-    assert all(line["grad_norm"]["adapter"] > 0 for line in lines)
+    # A line has the last step's norms, and in some steps no rank drew speech.
+    assert any(line["grad_norm"]["adapter"] > 0 for line in lines)
 
 
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
