@@ -349,6 +349,46 @@ def synth_robust(
     _run(plan, "making", out, workers, on, max_drop, dry_run)
 
 
+@app.command("vary")
+def synth_vary(
+    clips: Annotated[
+        str, typer.Argument(help="JSONL of recordings with their words.", metavar="CLIPS")
+    ],
+    out: Out,
+    variants: Annotated[int, typer.Option(help="How often each is heard.", min=1)] = 2,
+    longest_s: Annotated[
+        float, typer.Option(help="Clips of a speaker are joined, up to this many seconds.", min=1)
+    ] = 20.0,
+    varied: Varied = False,
+    warp: Warp = 0.0,
+    augment: Augment = False,
+    clean: Clean = 0.0,
+    max_drop: MaxDrop = 0.1,
+    workers: Workers = 2,
+    on: OnOption = "processes",
+    seed: Seed = 0,
+    dry_run: DryRun = False,
+) -> None:
+    """Make more of few recordings: joined, as other speakers, under other conditions.
+
+    Example: vtb synth vary data/asterisk/train.jsonl --warp 0.12 --augment --out runs/varied
+    """
+    from voicetextblender.synth.sources import read_recordings
+    from voicetextblender.synth.vary import Variations
+
+    plan = Variations(
+        read_recordings(clips),
+        variants,
+        longest_s,
+        warp=warp,
+        augment=float(augment),
+        clean=clean,
+        wording="varied" if varied else "paper",
+        seed=seed,
+    )
+    _run(plan, "varying", out, workers, on, max_drop, dry_run)
+
+
 @app.command("run")
 def synth_run(
     recipe: Annotated[

@@ -3,7 +3,8 @@
 transformers hands every attention call to the function registered as the model's
 `attn_implementation`; ours looks for `seq_lens`, which our model passes down through the layers,
 and lets each sequence attend to itself alone. Nothing is padded. On a GPU the row goes through
-one FlexAttention kernel that skips what is masked; on a CPU the sequences go one by one.
+one kernel: FlashAttention over sequences of any length in half precision, else FlexAttention, which
+skips what is masked; on a CPU the sequences go one by one.
 
 Shapes: H heads, N tokens of all sequences, C channels of a head.
 """
@@ -11,11 +12,13 @@ Shapes: H heads, N tokens of all sequences, C channels of a head.
 import logging
 from collections.abc import Callable
 from functools import lru_cache
+from itertools import accumulate
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
+from torch.nn.attention.varlen import varlen_attn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
@@ -56,7 +59,9 @@ def packed_attention(
             module, query, key, value, attention_mask, dropout, scaling, **kwargs
         )
     if query.device.type == "cuda" and not dropout and query.shape[-1] >= FLEX_CHANNELS:
-        attended = flex_attention_over(
+        is_half = query.dtype in (torch.bfloat16, torch.float16)
+        over_row = flash_attention_over if is_half else flex_attention_over
+        attended = over_row(
             query, key, value, seq_lens, bool(module.is_causal), scaling, sliding_window
         )
         return attended.transpose(1, 2).contiguous(), None
@@ -95,6 +100,39 @@ def _attend(
         scale=scaling,
         enable_gqa=query.shape[1] != key.shape[1],
     )
+
+
+def flash_attention_over(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    seq_lens: tuple[int, ...],
+    is_causal: bool,
+    scaling: float | None = None,
+    window: int | None = None,
+) -> Tensor:
+    """Map (1, H, N, C) queries, keys and values (fewer heads), bf16 or fp16, to (1, H, N, C)."""
+    groups = query.shape[1] // key.shape[1]
+    rows = [query, *(x.repeat_interleave(groups, dim=1) for x in (key, value))]
+    starts, longest = _starts(seq_lens, query.device), max(seq_lens)
+    before = window - 1 if is_causal and window is not None else -1
+    attended = varlen_attn(
+        *(row[0].transpose(0, 1) for row in rows),
+        starts,
+        starts,
+        longest,
+        longest,
+        scale=scaling,
+        window_size=(before, 0 if is_causal else -1),
+    )
+    assert isinstance(attended, Tensor)
+    return attended.transpose(0, 1)[None]
+
+
+@lru_cache(maxsize=4)
+def _starts(seq_lens: tuple[int, ...], device: torch.device) -> Tensor:
+    """Where each sequence begins, and the last one ends: (len(seq_lens) + 1,) int32."""
+    return torch.tensor([0, *accumulate(seq_lens)], dtype=torch.int32, device=device)
 
 
 def flex_attention_over(

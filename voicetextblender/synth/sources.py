@@ -59,6 +59,26 @@ def read_clips(pattern: str, out: Path, least_words: int = 6) -> tuple[Conversat
     return tuple(_relative(conversation, out) for conversation in found.values())
 
 
+def read_recordings(pattern: str) -> tuple[Conversation, ...]:
+    """Read the transcribed recordings: one clip whose words are known, and an answer that says so.
+
+    Raises ValueError if there is none.
+    """
+    found = tuple(
+        conversation
+        for conversation in _conversations(pattern)
+        if conversation.task == "asr"
+        and len(conversation.clips) == 1
+        and conversation.clips[0].text
+    )
+    if not found:
+        raise ValueError(
+            f"{pattern}: no conversation of task 'asr' with one clip and its 'text'; import the "
+            f"recordings with their transcripts"
+        )
+    return found
+
+
 def read_chats(pattern: str) -> tuple[Conversation, ...]:
     """Read the conversations without audio that begin with a user, each once.
 

@@ -67,10 +67,14 @@ def ctc_loss(
     known = torch.cat([targets, negatives, targets.new_tensor([blank])]).unique()
     log_probs = (F.linear(embeds, table[known]).float() * scale).log_softmax(-1)
     places = torch.searchsorted(known, targets)
+    on_host = targets.cpu().split(list(target_lens))  # one wait for a GPU, not one for each clip
     kept = [
-        (row, target)
-        for row, target in zip(
-            log_probs.split(list(embed_lens)), places.split(list(target_lens)), strict=True
+        (row, place)
+        for row, place, target in zip(
+            log_probs.split(list(embed_lens)),
+            places.split(list(target_lens)),
+            on_host,
+            strict=True,
         )
         if alignable(len(row), target)
     ]
