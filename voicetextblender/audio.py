@@ -199,11 +199,18 @@ def _decode_soundfile(
     first = min(first, sound.frames)
     try:
         sound.seek(first)
+        # libsndfile 1.2.2 has MP3 decoded to floats that are now and then rubbish, not to integers.
+        is_mp3 = sound.format == "MP3"
         blocks = sound.blocks(
-            _BLOCK, frames=min(end, sound.frames) - first, dtype="float32", always_2d=True
+            _BLOCK,
+            frames=min(end, sound.frames) - first,
+            dtype="int16" if is_mp3 else "float32",
+            always_2d=True,
         )
-        mean = np.full(sound.channels, 1 / sound.channels, np.float32)
-        chunks = [block[:, 0] if sound.channels == 1 else block @ mean for block in blocks]
+        mean = np.full(sound.channels, (2**-15 if is_mp3 else 1) / sound.channels, np.float32)
+        chunks = [
+            block[:, 0] if sound.channels == 1 and not is_mp3 else block @ mean for block in blocks
+        ]
     except soundfile.LibsndfileError as error:
         raise ValueError(
             f"{name}: is damaged ({error.error_string}); copy it again or leave it out"

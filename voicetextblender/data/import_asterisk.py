@@ -75,7 +75,7 @@ def _asterisk_listing(lang: str, docs: Path) -> list[str]:
     if not path.is_file():
         raise FileNotFoundError(
             f"{path}: no listing of the '{lang}' prompts; run "
-            f"`apt-get install asterisk-core-sounds-{lang}-g722`, and where dpkg leaves out "
+            f"`apt-get install asterisk-core-sounds-{lang}`, and where dpkg leaves out "
             f"/usr/share/doc, as in slim containers, let it keep this file"
         )
     with gzip.open(path, "rt", encoding="utf-8-sig") as file:
