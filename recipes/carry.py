@@ -7,30 +7,32 @@ What the blends name and is not there yet is to be made on the other machine.
 """
 
 import glob
+import hashlib
 import io
 import os
 import sys
 import tarfile
 from pathlib import Path
 
-import soundfile
 from safetensors.torch import load_file, save
 
-from voicetextblender.audio import SAMPLE_RATE, load
+from voicetextblender.audio import encode_opus, load
 from voicetextblender.chat import Audio, Conversation, Turn, to_line
 from voicetextblender.config import load_recipe
 from voicetextblender.data.records import Records
 from voicetextblender.model.parts import resolve
 from voicetextblender.progress import progress_bar
 
-OPUS_LEVEL = 0.98  # libsndfile's scale: about 16 kbit/s
+BITS_PER_S = 16_000
 
 
 class Carried:
     """The tar that grows: files of conversations beside tars of their clips."""
 
-    def __init__(self, tar: tarfile.TarFile) -> None:
+    def __init__(self, tar: tarfile.TarFile, kept: Path) -> None:
         self.tar = tar
+        self.kept = kept
+        kept.mkdir(parents=True, exist_ok=True)
         self.place: dict[tuple[str, float, float | None], Audio] = {}
         """Where each clip lies, its path from the checkout's root."""
 
@@ -46,7 +48,7 @@ class Carried:
                     key = (clip.audio, clip.start, clip.duration)
                     if key not in self.place:
                         member = f"{len(self.place):07d}.opus"
-                        _add(tar, member, _opus(clip))
+                        _add(tar, member, _opus(clip, self.kept))
                         self.place[key] = Audio(f"{clip_file}#{member}")
                 lines.append(to_line(self._moved(conversation, path)) + "\n")
         if clips.getbuffer().nbytes > tarfile.RECORDSIZE:  # an empty tar has one record
@@ -76,7 +78,7 @@ def main(out: Path, piece_bytes: int, recipes: list[Path]) -> None:
     whole = out / "whole.tar"
     with tarfile.open(whole, "w") as tar:
         _add_folder(tar, out / "first")
-        carried = Carried(tar)
+        carried = Carried(tar, out / "opus")
         with progress_bar("packing") as advance:
             for number, path in enumerate(paths, start=1):
                 carried.add(path)
@@ -99,12 +101,14 @@ def main(out: Path, piece_bytes: int, recipes: list[Path]) -> None:
     )
 
 
-def _opus(clip: Audio) -> bytes:
-    file = io.BytesIO()
-    samples = load(clip.audio, clip.start, clip.duration)
-    how = {"subtype": "OPUS", "format": "OGG", "compression_level": OPUS_LEVEL}
-    soundfile.write(file, samples, SAMPLE_RATE, **how)
-    return file.getvalue()
+def _opus(clip: Audio, kept: Path) -> bytes:
+    """Return a clip in few bytes; packing again finds it in `kept`."""
+    told = f"{os.path.realpath(clip.audio.partition('#')[0])} {clip}"
+    path = kept / f"{hashlib.sha256(told.encode()).hexdigest()[:24]}.opus"
+    if not path.is_file():
+        samples = load(clip.audio, clip.start, clip.duration)
+        path.write_bytes(encode_opus(samples, bits_per_s=BITS_PER_S))
+    return path.read_bytes()
 
 
 def _add_folder(tar: tarfile.TarFile, folder: Path) -> None:

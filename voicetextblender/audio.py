@@ -34,9 +34,9 @@ _ROUNDED_S = 0.05  # a stated duration that is nearer than this to the whole mea
 _FULL_SCALE_LIMIT = 8.0  # a float file above it holds integers; music masters stay below 4
 _BLOCK = 1 << 20  # frames turned to mono at a time, so hours of stereo are never held whole
 _HEADERLESS = {".g722": "g722"}  # suffix → the format that FFmpeg cannot guess
-_CODECS = {".wav": ("WAV", "PCM_16"), ".flac": ("FLAC", "PCM_16"), ".opus": ("OGG", "OPUS")}
+_CODECS = {".wav": "WAV", ".flac": "FLAC", ".opus": "OGG"}
 _OPUS_RATES = (8_000, 12_000, 16_000, 24_000, 48_000)  # Hz
-_OPUS_LEVEL = 0.928  # libsndfile's scale from 256 kbit/s (0) to 6 kbit/s (1): 24 kbit/s
+_OPUS_EFFORT = 5  # of 10: half as slow, and no ear tells
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,12 +90,28 @@ def save(path: str | Path, samples: np.ndarray, rate: int = SAMPLE_RATE) -> None
             f"{path}: samples must be a row of finite numbers, one channel, at least one sample, "
             f"not an array {samples.shape} with {np.isfinite(samples).sum()} finite values"
         )
-    container, subtype = _CODECS[suffix]
+    if suffix == ".opus":
+        Path(path).write_bytes(encode_opus(samples, rate))
+        return
     samples = np.clip(samples, -1.0, 1.0).astype(np.float32)
-    level = _OPUS_LEVEL if suffix == ".opus" else None
-    soundfile.write(
-        str(path), samples, rate, subtype=subtype, format=container, compression_level=level
-    )
+    soundfile.write(str(path), samples, rate, subtype="PCM_16", format=_CODECS[suffix])
+
+
+def encode_opus(samples: np.ndarray, rate: int = SAMPLE_RATE, bits_per_s: int = 24_000) -> bytes:
+    """Return mono samples (n,), clipped to [-1, 1], as an Ogg Opus file; `rate` must be Opus's."""
+    import av
+
+    whole = (np.clip(samples, -1.0, 1.0) * 32767).round().astype(np.int16)
+    file = io.BytesIO()
+    with av.open(file, "w", format="ogg") as container:
+        effort = {"compression_level": str(_OPUS_EFFORT)}
+        stream = container.add_stream("libopus", rate=rate, layout="mono", options=effort)
+        stream.bit_rate = bits_per_s
+        frame = av.AudioFrame.from_ndarray(whole[None], format="s16", layout="mono")
+        frame.sample_rate, frame.pts = rate, 0
+        for piece in (frame, None):
+            container.mux(stream.encode(piece))
+    return file.getvalue()
 
 
 def opus_bytes(path: str | Path, start: float = 0.0, duration: float | None = None) -> bytes:
@@ -108,16 +124,7 @@ def opus_bytes(path: str | Path, start: float = 0.0, duration: float | None = No
         if duration is None or abs(length_s - duration) < _ROUNDED_S:
             with _open(path) as file:
                 return file.read()
-    encoded = io.BytesIO()
-    soundfile.write(
-        encoded,
-        load(path, start, duration),
-        SAMPLE_RATE,
-        subtype="OPUS",
-        format="OGG",
-        compression_level=_OPUS_LEVEL,
-    )
-    return encoded.getvalue()
+    return encode_opus(load(path, start, duration))
 
 
 def _load(file: BinaryIO, name: str, start: float, duration: float | None) -> np.ndarray:
