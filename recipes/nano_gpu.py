@@ -16,11 +16,12 @@ import shutil
 import subprocess
 import sys
 import tarfile
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 
 SITE, CACHE, FLITE = (Path(f"runs/{name}").absolute() for name in ("site", "cache", "flite"))
-STREAM = Path("runs/pieces")
+STREAM = Path("runs/pieces.tar")
 MODEL, LOG = Path("runs/nano/model"), Path("runs/nano/log.jsonl")
 FILE_BYTES = 15 << 20  # of a file that is brought back
 TEXTS = "runs/data/text/{}.en.txt.gz"
@@ -47,19 +48,16 @@ def tools(out: Path, wheels: Path) -> None:
 
 def land() -> None:
     """Take in the pieces that came with this call, and unpack all that is whole by now."""
-    STREAM.mkdir(parents=True, exist_ok=True)
+    STREAM.parent.mkdir(parents=True, exist_ok=True)
     for piece in sorted(Path(".carry").glob("piece-*")):
-        shutil.copy(piece / "part", STREAM / piece.name)
-    pieces = sorted(STREAM.iterdir())
-    unpack = subprocess.Popen(
-        ["tar", "-x", "--skip-old-files", "-f", "-"], stdin=subprocess.PIPE, stderr=subprocess.PIPE
-    )
-    assert unpack.stdin
-    for piece in pieces:
-        unpack.stdin.write(piece.read_bytes())
-    unpack.stdin.close()
-    unpack.wait()
-    print(f"{len(pieces)} pieces; {sum(p.stat().st_size for p in pieces) / 1e6:.0f} MB")
+        with STREAM.open("ab") as stream:
+            stream.write((piece / "part").read_bytes())
+    length = STREAM.stat().st_size
+    with tarfile.open(STREAM) as tar, suppress(tarfile.ReadError):
+        while (member := tar.next()) and member.offset_data + member.size <= length:
+            if not Path(member.name).exists():
+                tar.extract(member, filter="data")
+    print(f"{length / 1e6:.0f} MB are here")
     wheels = [str(wheel) for wheel in Path("runs/wheels").glob("*.whl")]
     if wheels and not (SITE / "pydantic").is_dir():
         pip = [sys.executable, "-m", "pip", "install", "-q", "--no-index", "--no-deps"]

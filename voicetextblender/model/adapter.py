@@ -7,13 +7,19 @@ ceil(frames / stack)), D encoder width, W adapter width, E language-model width,
 """
 
 import math
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from voicetextblender.model.encoder import MOST_PADDING, alike
+
 Lens = tuple[int, ...]
+
+MOST_PADDING_ON_GPU = 0.3
+"""Share of padding in a group of clips that attend together: there, few calls count for more."""
 
 
 def stack_frames(frames: Tensor, lens: Lens, stack: int) -> tuple[Tensor, Lens]:
@@ -168,32 +174,44 @@ class RelativeAttention(nn.Module):
         qkv = self.query_key_value(self.norm(hidden)).unflatten(-1, (3, self.heads, -1))
         offsets = relative_positions(max(lens), hidden.shape[-1], hidden)  # (2 * max - 1, W)
         position = self.position(offsets).unflatten(-1, (self.heads, -1))
-        rows = [self._attend(clip, position, max(lens)) for clip in qkv.split(lens)]
-        return self.dropout(self.out(torch.cat(rows)))
+        clips = qkv.split(lens)
+        attended: dict[int, Tensor] = {}
+        for group in alike(lens, MOST_PADDING_ON_GPU if hidden.is_cuda else MOST_PADDING):
+            together = nn.utils.rnn.pad_sequence([clips[n] for n in group], batch_first=True)
+            group_lens = [lens[n] for n in group]
+            rows = self._attend(together, group_lens, position, max(lens))
+            attended |= {n: row[: lens[n]] for n, row in zip(group, rows, strict=True)}
+        return self.dropout(self.out(torch.cat([attended[n] for n in range(len(lens))])))
 
-    def _attend(self, qkv: Tensor, position: Tensor, longest: int) -> Tensor:
-        """Map one clip's (n, 3, H, C) to (n, W); `position` (2 * longest - 1, H, C) is shared."""
-        query, key, value = qkv.permute(1, 2, 0, 3)  # each (H, n, C)
-        n = query.shape[1]
+    def _attend(self, qkv: Tensor, lens: Sequence[int], position: Tensor, longest: int) -> Tensor:
+        """Map padded clips, (B, n, 3, H, C), to (B, n, W); `position` (2 * longest - 1, H, C)."""
+        query, key, value = qkv.permute(2, 0, 3, 1, 4)  # each (B, H, n, C)
+        n = query.shape[2]
         near = position[longest - n : longest + n - 1].permute(1, 2, 0)  # (H, C, 2n - 1)
         by_offset = (query + self.position_bias.unsqueeze(1)) @ near
-        scores = F.scaled_dot_product_attention(
-            (query + self.content_bias.unsqueeze(1)).unsqueeze(0).to(value.dtype),
-            key.unsqueeze(0),
-            value.unsqueeze(0),
-            attn_mask=(shift_to_keys(by_offset) / math.sqrt(query.shape[-1])).to(value.dtype)[None],
+        scores = shift_to_keys(by_offset) / math.sqrt(query.shape[-1])
+        if min(lens) < n:
+            keys = torch.arange(n, device=qkv.device)
+            beyond = keys >= torch.tensor(lens, device=qkv.device)[:, None, None, None]
+            scores = scores.masked_fill(beyond, float("-inf"))
+        attended = F.scaled_dot_product_attention(
+            (query + self.content_bias.unsqueeze(1)).to(value.dtype),
+            key,
+            value,
+            attn_mask=scores.to(value.dtype),
         )
-        return scores.squeeze(0).transpose(0, 1).flatten(1)
+        return attended.transpose(1, 2).flatten(2)
 
 
 def shift_to_keys(by_offset: Tensor) -> Tensor:
-    """Turn scores by offset, (H, n, 2n - 1) from +(n - 1) down to -(n - 1), into (H, n, n) by key.
+    """Turn scores by offset, (…, n, 2n - 1) from +(n - 1) down to -(n - 1), into (…, n, n) by key.
 
     Query i and key j have offset i - j, which stands at column n - 1 - i + j.
     """
-    heads, n, width = by_offset.shape
-    padded = F.pad(by_offset, (1, 0)).reshape(heads, width + 1, n)[:, 1:]
-    return padded.reshape(heads, n, width)[:, :, :n]
+    n, width = by_offset.shape[-2:]
+    padded = F.pad(by_offset, (1, 0)).flatten(-2)
+    moved = padded.unflatten(-1, (width + 1, n))[..., 1:, :]
+    return moved.flatten(-2).unflatten(-1, (n, width))[..., :n]
 
 
 def relative_positions(longest: int, width: int, like: Tensor) -> Tensor:

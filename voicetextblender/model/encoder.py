@@ -81,14 +81,14 @@ class ParakeetFrames(nn.Module):
         return torch.cat([frames[n] for n in range(len(lens))]), out_lens
 
 
-def alike(lens: Lens) -> list[list[int]]:
-    """Divide clips by length so that, in each group, padding is at most `MOST_PADDING`."""
+def alike(lens: Lens, most_padding: float = MOST_PADDING) -> list[list[int]]:
+    """Divide clips by length so that, in each group, at most that share is padding."""
     groups: list[list[int]] = []
     total = 0
     for n in sorted(range(len(lens)), key=lens.__getitem__, reverse=True):
         if groups:
             room = lens[groups[-1][0]] * (len(groups[-1]) + 1)
-        if groups and room - total - lens[n] <= MOST_PADDING * room:
+        if groups and room - total - lens[n] <= most_padding * room:
             groups[-1].append(n)
             total += lens[n]
         else:
