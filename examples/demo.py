@@ -67,8 +67,8 @@ def main() -> None:
             print(f"  text perplexity, {row.system}: {row.value:.2f}")
     print(
         f"\nThe report: {report}\nTry next:\n"
-        f"  .venv/bin/vtb transcribe data/asterisk/clips/en/*.opus\n"
-        f"  .venv/bin/vtb chat\n"
+        f"  .venv/bin/vtb transcribe data/asterisk/clips/en/*.opus --model {folder}\n"
+        f"  .venv/bin/vtb chat --model {folder}\n"
         f"  .venv/bin/vtb train recipes/demo.yaml run=runs/longer train.steps=2000"
     )
 

@@ -93,8 +93,8 @@ def bring(out: Path) -> None:
         tensors = {name: t.bfloat16().contiguous() for name, t in load_file(file).items()}
         save_file(tensors, file, metadata={"format": "pt"})
     shutil.copy(LOG, small)
-    packed = Path("runs/nano/small.tar.xz")
-    with tarfile.open(packed, "w:xz", preset=1) as tar:
+    packed = Path("runs/nano/small.tgz")
+    with tarfile.open(packed, "w:gz", compresslevel=1) as tar:
         tar.add(small, "nano")
     data = packed.read_bytes()
     for number, at in enumerate(range(0, len(data), FILE_BYTES)):
@@ -104,7 +104,7 @@ def bring(out: Path) -> None:
 
 def unite(files: Path, out: Path) -> None:
     """Put together what `bring` took apart."""
-    packed = Path("runs/nano.tar.xz")
+    packed = Path("runs/nano.tgz")
     packed.write_bytes(b"".join(file.read_bytes() for file in sorted(files.glob("nano-*"))))
     with tarfile.open(packed) as tar:
         tar.extractall(out.parent, filter="data")

@@ -10,7 +10,8 @@ if TYPE_CHECKING:
     from voicetextblender.model.modeling import SpeechLM
     from voicetextblender.model.processing import SpeechLMProcessor
 
-DEFAULT_MODEL = Path("runs/demo/model")
+DEFAULT_MODEL = Path(__file__).parents[2] / "models/nano"
+"""The model that comes with a checkout."""
 ModelOption = Annotated[
     Path, typer.Option("--model", help="Folder of a trained model.", metavar="DIR")
 ]
@@ -29,8 +30,8 @@ def load_model(folder: Path) -> tuple["SpeechLM", "SpeechLMProcessor"]:
     """Load a trained model and its processor. Raises ValueError if there is none."""
     if not (folder / "config.json").is_file():
         raise ValueError(
-            f"{folder}: no model here; train one with 'vtb train recipes/demo.yaml', "
-            f"or name a model's folder with --model"
+            f"{folder}: no model here; name a model's folder with --model, such as models/nano of a "
+            f"checkout, or train one with 'vtb train recipes/demo.yaml'"
         )
     from voicetextblender.model.modeling import SpeechLM
     from voicetextblender.model.processing import SpeechLMProcessor

@@ -12,6 +12,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from functools import cache
 
 import torch
 from torch.nn.functional import log_softmax
@@ -22,10 +23,12 @@ from voicetextblender.data.records import load_clips
 from voicetextblender.eval.predict import Measure, Measured, System, choices
 from voicetextblender.eval.retention import divergence, perplexity, untouched_llm
 from voicetextblender.eval.suite import EvalSet, question
+from voicetextblender.model.decode import Decoder, build_decoder
 from voicetextblender.model.generate import Decoding, answers
 from voicetextblender.model.modeling import SpeechLM
 from voicetextblender.model.processing import SpeechLMProcessor
 from voicetextblender.synth.check import load_recogniser
+from voicetextblender.text import LANGUAGES, transcribe_instruction
 
 Rewrite = Callable[[Sequence[Conversation]], Sequence[Conversation]]
 """Gives conversations another form, such as clips as text."""
@@ -123,10 +126,17 @@ def _speech_system(
 ) -> System:
     """Return our model as a system, which reads what `rewrite` makes of the items, in a mode."""
 
+    @cache
+    def decoder() -> Decoder:
+        return build_decoder(model, voice=mode is nullcontext)
+
     def answer(asked: Sequence[Conversation], max_new_tokens: int) -> list[str]:
-        samples = [processor.encode(c, load_clips(c), purpose="answer") for c in rewrite(asked)]
+        put = rewrite(asked)
+        samples = [processor.encode(c, load_clips(c), purpose="answer") for c in put]
+        weights = [model.config.ctc_decoding if is_transcription(c) else 0.0 for c in put]
+        decodings = [Decoding(max_new_tokens, ctc_weight=weight) for weight in weights]
         with mode():
-            return answers(model, processor, samples, Decoding(max_new_tokens))
+            return answers(model, processor, samples, decodings, decoder())
 
     def choose(items: Sequence[Conversation]) -> list[Measured]:
         with mode():
@@ -139,7 +149,15 @@ def _speech_system(
         measures["perplexity"] = lambda items: perplexity(model, processor, items, mode)
     if name == "ours":
         measures["kl"] = lambda items: divergence(model, processor, items)
-    return System(name, says, "greedy", answer, measures)
+    weight = model.config.ctc_decoding
+    how = f"greedy, transcripts with {weight} CTC" if weight and name == "ours" else "greedy"
+    return System(name, says, how, answer, measures)
+
+
+def is_transcription(asked: Conversation) -> bool:
+    """Return whether a conversation asks for what is said in one clip, in the paper's words."""
+    text = asked.messages[-1].text.strip()
+    return len(asked.clips) == 1 and text in map(transcribe_instruction, LANGUAGES)
 
 
 def _whisper_system(part: str) -> System:

@@ -21,17 +21,20 @@ class SpeechLMConfig(PreTrainedConfig):
         audio_config: dict[str, object] | PreTrainedConfig | None = None,
         audio_token_id: int = 0,
         is_whole: bool = False,
+        ctc_decoding: float = 0.0,
         **kwargs: Any,
     ) -> None:
         """Build from a `ModelConfig` as a dict, and the configurations of its LLM and encoder.
 
         `is_whole`: the folder holds all weights (export.py), not only those that were trained.
+        `ctc_decoding`: weight of CTC where transcripts are decoded; 0 if it was not trained with.
         """
         self.settings = settings or {}
         self.text_config = _config(text_config, "llama")
         self.audio_config = _config(audio_config, "whisper")
         self.audio_token_id = audio_token_id
         self.is_whole = is_whole
+        self.ctc_decoding = ctc_decoding
         super().__init__(**kwargs)
 
     @property

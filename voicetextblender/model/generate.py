@@ -20,6 +20,7 @@ from voicetextblender.model.cache import PrefixCache
 from voicetextblender.model.constrain import Names, Schema
 from voicetextblender.model.decode import Decoder, ModuleDecoder
 from voicetextblender.model.modeling import SpeechLM
+from voicetextblender.model.prefix import HeardPrefix
 from voicetextblender.model.processing import SpeechLMProcessor
 
 LIKELIEST = 512
@@ -44,6 +45,8 @@ class Decoding:
     """JSON schema that the answer follows."""
     names: tuple[str, ...] = ()
     """Names and terms that may occur; they become a little likelier."""
+    ctc_weight: float = 0.0
+    """For a transcript of one clip: the weight of CTC beside the LLM; see `model.prefix`."""
 
     def __post_init__(self) -> None:
         """Refuse what makes no sense. Raises ValueError."""
@@ -53,6 +56,8 @@ class Decoding:
             raise ValueError(f"temperature is {self.temperature}; it must be 0 (greedy) or more")
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p is {self.top_p}; it must be above 0 and at most 1")
+        if not 0 <= self.ctc_weight < 1:
+            raise ValueError(f"ctc_weight is {self.ctc_weight}; it must be 0 (LLM alone) to 1")
         if "" in self.stop:
             raise ValueError("stop holds an empty text, which stands everywhere; leave it out")
 
@@ -93,6 +98,7 @@ class _Answer:
         self.random = torch.Generator().manual_seed(decoding.seed * 1_000_003 + seed_row)
         self.schema: Schema | None = None
         self.favoured: Names | None = None
+        self.heard: HeardPrefix | None = None
         self.held = ""
         """Text that may yet be the beginning of a stop text."""
         self.decoded: tuple[int, int] = (0, 0)
@@ -145,13 +151,25 @@ class Generation:
         rows_before = len(self.decoder.cache.lens)
         if self.prefixes is not None:
             for place, (answer, read) in enumerate(zip(joining, reads, strict=True)):
+                if answer.decoding.ctc_weight:  # wants its clip's embeddings
+                    continue
                 begin, pairs = self.prefixes.find(answer.names)
                 begin = read.skip(begin, self.model.config.audio_token_id)
                 for layer, kept in enumerate(pairs if begin else []):
                     self.decoder.cache.put(layer, rows_before + place, 0, kept[:begin])
                 num_reused += begin
+        embeds, audio = self._embed(reads)
+        for answer, read, heard in zip(joining, reads, audio, strict=True):
+            if answer.decoding.ctc_weight:
+                if len(read.clip_lens) != 1:
+                    raise ValueError(
+                        f"ctc_weight is for a transcript of one clip, and here are "
+                        f"{len(read.clip_lens)}; set it to 0"
+                    )
+                stops = self.processor.prompter.stop_ids
+                answer.heard = HeardPrefix.of_clip(self.model, heard, stops)
         logits = self.decoder.read(
-            self._embed(reads),
+            embeds,
             [read.begin for read in reads],
             [len(read.sample) - read.begin for read in reads],
         )
@@ -199,8 +217,8 @@ class Generation:
         self.answers[place] = self.answers[-1]
         self.answers.pop()
 
-    def _embed(self, reads: "Sequence[_Read]") -> Tensor:
-        """Return the packed (N, E) embeddings of what is to be read."""
+    def _embed(self, reads: "Sequence[_Read]") -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Return the packed (N, E) embeddings of what is to be read, and each one's audio."""
         model = self.model
         ids = torch.tensor([token for read in reads for token in read.sample.ids[read.begin :]])
         clips = [clip for read in reads for clip in read.sample.features[read.num_known :]]
@@ -208,7 +226,8 @@ class Generation:
         if clips:
             features = torch.cat(clips).to(model.device)
             audio, _ = model.embed_audio(features, tuple(map(len, clips)))
-        return model.embed(ids.to(model.device), audio)
+        own = [sum(read.clip_lens[read.num_known :]) for read in reads]
+        return model.embed(ids.to(model.device), audio), audio.split(own)
 
 
 class _Read:
@@ -236,10 +255,12 @@ def generate(
     model: SpeechLM,
     processor: SpeechLMProcessor,
     samples: Sequence[Sample],
-    decoding: Decoding = Decoding(),
+    decoding: Decoding | Sequence[Decoding] = Decoding(),
     decoder: Decoder | None = None,
 ) -> Iterator[Chunk]:
     """Yield the answers to prompts made with `processor.encode(…, purpose="answer")`.
+
+    One `decoding` is for all of them, a sequence has one for each.
 
     Chunks of different rows come mixed; each row's last one says why it finished. Without a
     `decoder` (`build_decoder`) the model decodes as it is at the moment, in training too.
@@ -249,7 +270,13 @@ def generate(
     decoder = decoder or ModuleDecoder(model)
     decoder.cache.clear()  # the iteration before may have been left early
     generation = Generation(model, processor, decoder)
-    generation.join_all([(row, sample, decoding, row) for row, sample in enumerate(samples)])
+    each = [decoding] * len(samples) if isinstance(decoding, Decoding) else decoding
+    generation.join_all(
+        [
+            (row, sample, how, row)
+            for row, (sample, how) in enumerate(zip(samples, each, strict=True))
+        ]
+    )
     while generation.answers:
         yield from (c for c in generation.step() if c.text or c.finished or c.token)
 
@@ -258,7 +285,7 @@ def answers(
     model: SpeechLM,
     processor: SpeechLMProcessor,
     samples: Sequence[Sample],
-    decoding: Decoding = Decoding(),
+    decoding: Decoding | Sequence[Decoding] = Decoding(),
     decoder: Decoder | None = None,
 ) -> list[str]:
     """Return the whole answers to several prompts."""
@@ -288,6 +315,8 @@ def _grow(answer: _Answer, token: int, logits: Tensor, processor: SpeechLMProces
         answer.ids.append(token)
         if answer.favoured is not None:
             answer.favoured.accept(token)
+        if answer.heard is not None:
+            answer.heard.accept(token)
         if answer.schema is not None:
             ends = answer.schema.accept(token)
     is_last = len(answer.ids) == decoding.max_new_tokens
@@ -344,7 +373,7 @@ def _token(
 
 def _choose(logits: Tensor, answers: Sequence[_Answer]) -> list[int]:
     """Choose the next token of each row from (B, V) logits."""
-    if not any(a.decoding.temperature or a.schema or a.favoured for a in answers):
+    if not any(a.decoding.temperature or a.schema or a.favoured or a.heard for a in answers):
         return logits.argmax(-1).tolist()
     return [_choose_one(row, answer) for row, answer in zip(logits.cpu(), answers, strict=True)]
 
@@ -352,6 +381,8 @@ def _choose(logits: Tensor, answers: Sequence[_Answer]) -> list[int]:
 def _choose_one(logits: Tensor, answer: _Answer) -> int:
     """Choose one answer's next token from (V,) logits."""
     decoding = answer.decoding
+    if answer.heard is not None:
+        logits = answer.heard.weigh(logits, decoding.ctc_weight)
     if answer.favoured is not None:
         logits = answer.favoured.favour(logits)
     if answer.schema is not None:

@@ -136,7 +136,13 @@ def _ask(engine: Engine, piece: Piece, instruction: str, task: Task, patient: bo
     asked = Conversation("transcribe", (user(instruction, Audio("recording")),), "asr")
     # Nobody says more than 8 tokens a second for long; a model that loops is cut off.
     longest = 16 + int(8 * len(piece.samples) / SAMPLE_RATE)
-    decoding = Decoding(longest, task.temperature, num_logprobs=0, names=task.names)
+    decoding = Decoding(
+        longest,
+        task.temperature,
+        num_logprobs=0,
+        names=task.names,
+        ctc_weight=0.0 if task.target else engine.model.config.ctc_decoding,
+    )
     while True:
         try:
             return engine.submit(asked, [piece.samples], decoding)

@@ -17,6 +17,7 @@ from voicetextblender.batch import Batch, with_silence
 from voicetextblender.cache import cache_folder
 from voicetextblender.config import Recipe, TrainConfig
 from voicetextblender.model.modeling import SpeechLM
+from voicetextblender.model.prefix import CTC_DECODING
 from voicetextblender.model.processing import SpeechLMProcessor
 from voicetextblender.seeding import seeded
 from voicetextblender.train.dist import (
@@ -129,6 +130,7 @@ def begin(recipe: Recipe, ranks: Ranks, resume: bool) -> Run:
         processor = SpeechLMProcessor.from_parts(recipe.model)
         dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
         model = SpeechLM.from_parts(recipe.model, processor.audio_token_id, dtype).train()
+    model.config.ctc_decoding = CTC_DECODING if config.ctc_weight else 0.0
     torch.nn.Module.to(model, ranks.device)  # in place; transformers' own `to` has lost its types
     windows = () if config.retention is None else read_windows(config.retention, processor)
     if config.recompute:

@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from voicetextblender import __version__
 from voicetextblender.config import Recipe, dump_recipe
 from voicetextblender.data.pack import Place
 from voicetextblender.model.modeling import SpeechLM
@@ -128,8 +129,9 @@ def load_state(place: Path, optimizer: torch.optim.Optimizer, ema: Ema | None = 
 
 def provenance() -> dict[str, str]:
     """Return the versions and the machine that make a run what it is."""
-    packages = ("voicetextblender", "torch", "transformers", "peft")
+    packages = ("torch", "transformers", "peft")
     return {name: version(name) for name in packages} | {
+        "voicetextblender": __version__,  # a checkout that is not installed has no other
         "python": platform.python_version(),
         "machine": platform.machine(),
         "threads": str(torch.get_num_threads()),

@@ -1,0 +1,49 @@
+import itertools
+import math
+
+import pytest
+import torch
+
+from voicetextblender.model.prefix import HeardPrefix
+
+T, V, BLANK, STOP = 5, 5, 3, 4
+
+
+@pytest.fixture
+def log_probs():
+    torch.manual_seed(0)
+    return (2 * torch.randn(T, V)).log_softmax(-1)
+
+
+def collapse(path):
+    return tuple(k for k, _ in itertools.groupby(path) if k != BLANK)
+
+
+def paths(log_probs):
+    """Yield every path, what it says, and its probability."""
+    for path in itertools.product(range(V), repeat=T):
+        yield collapse(path), math.exp(sum(log_probs[t, k].item() for t, k in enumerate(path)))
+
+
+@pytest.mark.parametrize("said", [(), (0,), (0, 1), (1, 1), (2, 0, 2), (0, 0, 1)])
+def test_prefixes_score_as_the_sum_over_all_ways_to_hear_them(log_probs, said):
+    heard = HeardPrefix(log_probs, BLANK, [STOP])
+    for token in said:
+        heard.accept(token)
+    every = list(paths(log_probs))
+    begins = sum(p for text, p in every if text[: len(said)] == said)
+    assert heard.score == pytest.approx(math.log(begins), abs=1e-4)
+    weighed = heard.weigh(torch.zeros(V), weight=1.0)
+    for token in range(3):
+        longer = sum(p for text, p in every if text[: len(said) + 1] == (*said, token))
+        expected = math.log(longer / begins) if longer else -1e4
+        assert weighed[token].item() == pytest.approx(expected, abs=1e-3)
+    whole = sum(p for text, p in every if text == said)
+    assert weighed[STOP].item() == pytest.approx(math.log(whole / begins), abs=1e-3)
+
+
+def test_without_weight_it_is_the_llm_that_chooses_among_the_candidates(log_probs):
+    logits = torch.randn(V)
+    weighed = HeardPrefix(log_probs, BLANK, [STOP]).weigh(logits, weight=0.0)
+    kept = weighed.isfinite()
+    torch.testing.assert_close(weighed[kept], logits.log_softmax(-1)[kept])
