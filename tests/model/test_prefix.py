@@ -47,3 +47,10 @@ def test_without_weight_it_is_the_llm_that_chooses_among_the_candidates(log_prob
     weighed = HeardPrefix(log_probs, BLANK, [STOP]).weigh(logits, weight=0.0)
     kept = weighed.isfinite()
     torch.testing.assert_close(weighed[kept], logits.log_softmax(-1)[kept])
+
+
+def test_a_saved_model_decodes_transcripts_as_it_was_trained_to(build, processor, tmp_path):
+    model = build()
+    model.config.ctc_decoding = 0.4
+    model.save_pretrained(tmp_path)
+    assert type(model).from_pretrained(tmp_path).config.ctc_decoding == 0.4

@@ -30,8 +30,8 @@ def load_model(folder: Path) -> tuple["SpeechLM", "SpeechLMProcessor"]:
     """Load a trained model and its processor. Raises ValueError if there is none."""
     if not (folder / "config.json").is_file():
         raise ValueError(
-            f"{folder}: no model here; name a model's folder with --model, such as models/nano of a "
-            f"checkout, or train one with 'vtb train recipes/demo.yaml'"
+            f"{folder}: no model here; name a model's folder with --model, such as a checkout's "
+            f"models/nano, or train one with 'vtb train recipes/demo.yaml'"
         )
     from voicetextblender.model.modeling import SpeechLM
     from voicetextblender.model.processing import SpeechLMProcessor

@@ -327,6 +327,7 @@ class SpeechLM(PreTrainedModel):
         if config.is_whole:
             return cls._whole(folder, config, dtype)
         model = cls.from_parts(config.model, config.audio_token_id, dtype)
+        model.config.ctc_decoding = config.ctc_decoding
         model.load_trained(folder)
         # Not model.to(dtype): it would round the rotary frequencies, which stay float32 in use.
         for tensor in model.state_dict(keep_vars=True).values():
