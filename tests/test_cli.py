@@ -1,5 +1,7 @@
+import contextlib
 import io
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -64,6 +66,38 @@ def test_transcribe_writes_nothing_but_the_result_and_goes_on_past_a_bad_file(
     assert record.keys() == {"file", "text", "language", "duration_s", "segments"}
     assert record["file"] == str(good)
     assert "Error:" in err and "bad.wav" in err and "Traceback" not in err
+
+
+def vtb_for_nobody(monkeypatch, *words):
+    """Run the command with a standard output whose reader has gone, as after `| head`."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    out = os.fdopen(writer, "w")
+    with monkeypatch.context() as patch:
+        patch.setattr("sys.stdout", out)
+        code = vtb(patch, *words)
+    with contextlib.suppress(BrokenPipeError):
+        out.close()
+    return code
+
+
+def test_a_reader_that_goes_away_ends_the_command_without_a_word(
+    monkeypatch, capsys, model, tmp_path, sound
+):
+    clip = tmp_path / "a.wav"
+    audio.save(clip, sound(0.5))
+    words = ("transcribe", clip, clip, "--model", model, "--format", "json")
+    assert vtb_for_nobody(monkeypatch, *words) == 1
+    told = capsys.readouterr().err
+    assert "Error" not in told and told.count("100%") == 1  # the second is not begun
+
+
+def test_what_is_still_to_be_written_at_the_end_fails_without_a_word(monkeypatch, capsys, tmp_path):
+    line = {"id": "a", "messages": [{"role": "user", "content": "a"}]}
+    (tmp_path / "a.jsonl").write_text(json.dumps(line))
+    words = ("data", "inspect", tmp_path / "a.jsonl", "--json")
+    assert vtb_for_nobody(monkeypatch, *words) == 1
+    assert "Error" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("format", ["text", "srt", "vtt"])

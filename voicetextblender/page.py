@@ -151,14 +151,14 @@ p { margin: 0 0 12px; max-width: 76ch; }
   border-radius: 10px; }
 table { border-collapse: collapse; width: 100%; font-size: 14px; }
 th { font-weight: 500; color: var(--soft); font-size: 13px; vertical-align: bottom; }
-th, td { padding: 7px 12px; border-bottom: 1px solid var(--line); }
+th, td { padding: 7px 10px; border-bottom: 1px solid var(--line); }
 tbody tr:last-child td { border-bottom: 0; }
 .text { text-align: left; }
-.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+.number { text-align: right; font-variant-numeric: tabular-nums; }
+td.number { white-space: nowrap; }
 .prose td { vertical-align: top; text-align: left; white-space: pre-wrap; width: 38%;
   overflow-wrap: anywhere; }
 .prose td:first-child { width: 24%; font-weight: 550; }
-td b, .chip, table:not(.prose) td:first-child { white-space: nowrap; }
 .range { color: var(--soft); font-size: 12px; display: block; }
 .ours { color: var(--ours); } .theirs { color: var(--theirs); } .before { color: var(--before); }
 b, .strong { font-weight: 650; }

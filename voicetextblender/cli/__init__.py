@@ -1,5 +1,6 @@
 """The command `vtb`: one verb, one module, imported when the verb is used."""
 
+import os
 import sys
 
 import typer
@@ -24,7 +25,14 @@ app.add_typer(synth.app, name="synth")
 def main() -> None:
     """Run `vtb`; what a user can cause ends with one sentence and a non-zero code."""
     try:
-        app()
+        try:
+            app()
+        finally:
+            sys.stdout.flush()  # a reader that has gone is noticed here, not at Python's own end
+    except BrokenPipeError:
+        # `head` has had enough: what is left to write goes nowhere, and that is no news to anybody.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except (ValueError, OSError) as error:
         note(f"Error: {error}")
         sys.exit(1)

@@ -142,17 +142,18 @@ def _write_down(
             with progress_bar(source) as progress:
                 data = sys.stdin.buffer.read() if source == "-" else source
                 text = writers[format](transcribe(engine, data, task, progress))
-            if out is None:
-                sys.stdout.write(text)
-                sys.stdout.flush()
-            else:
-                out.mkdir(parents=True, exist_ok=True)
-                suffix = ".txt" if format is Format.TEXT else f".{format}"
-                (out / f"{Path(source).name}{suffix}").write_text(text, encoding="utf-8")
         except (ValueError, OSError) as error:
             # One bad file does not lose the others.
             failed = True
             note(f"Error: {error}")
+            continue
+        if out is None:
+            sys.stdout.write(text)
+            sys.stdout.flush()
+        else:
+            out.mkdir(parents=True, exist_ok=True)
+            suffix = ".txt" if format is Format.TEXT else f".{format}"
+            (out / f"{Path(source).name}{suffix}").write_text(text, encoding="utf-8")
     engine.close()
     if failed:
         raise typer.Exit(1)
@@ -238,6 +239,8 @@ def chat(
                     note(f"'{word}' is no command; {HELP}")
                 case _:
                     _answer(talk.say(line))
+        except BrokenPipeError:
+            raise
         except (ValueError, OSError) as error:
             note(f"Error: {error}")
     engine.close()

@@ -96,9 +96,7 @@ def understanding(run: Run) -> Html:
     for name, of in sets.items():
         label: Html = join((tag("b", name), tag("br"), chips(of)))
         for metric in _metrics(run, of):
-            shown = METRICS.get(metric.metric, metric.metric.replace("_", " "))
-            arrow = "↓" if metric.better == "low" else "↑"
-            rows.append((label, f"{shown} {arrow}", *_rates(run, metric, systems, 1.0)))
+            rows.append((label, _measured(metric), *_rates(run, metric, systems, 1.0)))
             label = Html("")
     head = (
         *("Spoken to it", "Measured", interval_axis(1.0)),
@@ -161,8 +159,8 @@ def keeping(run: Run) -> Html:
         else "With the voice off, the logits are NOT the base LLM's: something is wrong."
     )
     head = (
-        *("Typed to it", "Measured", "", "Base LLM = voice off", "Voice on"),
-        *("Change, 95 % interval", "", "Items"),
+        *("Typed to it", "Measured", interval_axis(1.0), "Base LLM = voice off", "Voice on"),
+        *("Change", "Items"),
     )
     return section(
         "What it kept",
@@ -196,12 +194,13 @@ def interval(score: Score) -> str:
     return f"{shown(score.low, score.unit)} – {shown(score.high, score.unit)}"
 
 
-def signed(score: Score) -> str:
-    """Write a difference and its interval."""
-    scale, unit = (100, "") if score.unit == "%" else (1, "")
-    value, low, high = (scale * x for x in (score.value, score.low, score.high))
-    places = 1 if score.unit == "%" else 3
-    return f"{value:+.{places}f}{unit} ({low:+.{places}f} to {high:+.{places}f})".replace("-", "−")
+def signed(score: Score) -> tuple[str, str]:
+    """Write a difference, and its interval."""
+    scale, places = (100, 1) if score.unit == "%" else (1, 3)
+    value, low, high = (
+        f"{scale * x:+.{places}f}".replace("-", "−") for x in (score.value, score.low, score.high)
+    )
+    return value, f"{low} to {high}"
 
 
 def _rates(
@@ -248,8 +247,15 @@ def _asked(run: Run, sets: Mapping[str, Score], systems: Sequence[str]) -> list[
 def _gap(gap: Score) -> Html:
     is_worse = (gap.value > 0) == (gap.better == "low")
     is_sure = gap.low > 0 or gap.high < 0
-    words = tag("b", signed(gap)) if is_sure else signed(gap)
-    return tag("span", words, class_=f"range {'bad' if is_worse else 'good'}")
+    value, spread = signed(gap)
+    lines = (tag("b", value) if is_sure else value, tag("br"), spread)
+    return tag("span", *lines, class_=f"range {'bad' if is_worse else 'good'}")
+
+
+def _measured(of: Score) -> str:
+    """Name a metric, with an arrow to where it is better."""
+    name = METRICS.get(of.metric, of.metric.replace("_", " "))
+    return f"{name}\N{NO-BREAK SPACE}{'↓' if of.better == 'low' else '↑'}"
 
 
 def _kept(run: Run, of: Score) -> list[str]:
@@ -258,21 +264,17 @@ def _kept(run: Run, of: Score) -> list[str]:
     change = run.row(of, "ours", against="base")
     found = [(row, COLOURS[row.system]) for row in (base, ours) if row is not None]
     marks = [(row.value, (row.low, row.high), c) for row, c in found if row.unit == "%"]
-    name = METRICS.get(of.metric, of.metric.replace("_", " "))
-    cells: list[str] = [
-        f"{name} {'↓' if of.better == 'low' else '↑'}",
-        interval_chart(marks, 1.0) if marks else Html(""),
-    ]
+    cells: list[str] = [_measured(of), interval_chart(marks, 1.0) if marks else Html("")]
     for row in (base, ours):
         note = tag("span", interval(row), class_="range") if row else Html("")
         cells.append(join((tag("b", shown(row.value, row.unit)), note)) if row else Html(NONE))
-    relative = Html("")
-    if change is not None and base is not None and change.unit == "":
-        relative = tag("span", f"{100 * change.value / base.value:+.1f} %", class_="range")
     verdict = (change or ours or of).verdict
-    chip = tag("span", verdict, class_=f"chip {verdict}") if verdict else Html("")
-    items = str((ours or of).num_items)
-    return [*cells, join((signed(change), relative)) if change else Html(NONE), chip, items]
+    chip = join((tag("span", verdict, class_=f"chip {verdict}"), " ")) if verdict else Html("")
+    value, spread = signed(change) if change is not None else (NONE, "")
+    if change is not None and base is not None and change.unit == "":
+        spread += f" · {100 * change.value / base.value:+.1f} %"
+    cells.append(join((chip, value, tag("span", spread, class_="range"))))
+    return [*cells, str((ours or of).num_items)]
 
 
 def _group_figure(of: Score, by: str, found: Sequence[Score]) -> Html:
