@@ -122,9 +122,7 @@ def test_what_is_left_out_is_counted_by_reason(packages, tmp_path):
 
 
 def test_a_language_that_is_not_installed_says_what_to_install(packages, tmp_path):
-    with pytest.raises(
-        FileNotFoundError, match="apt-get install asterisk-core-sounds-fr-g722`, and"
-    ):
+    with pytest.raises(FileNotFoundError, match="apt-get install asterisk-core-sounds-fr`, and"):
         import_asterisk(packages, tmp_path / "out", languages=["fr"])
     for clip in sorted((packages / "asterisk/sounds/it").rglob("*.g722")):
         clip.unlink()
