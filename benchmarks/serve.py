@@ -61,7 +61,8 @@ def ask(clip: Path, tokens: int, break_off: float = 1.0) -> tuple[float, float, 
     body = {"messages": [{"role": "user", "content": parts}], "max_tokens": tokens, "stream": True}
     connection = http.client.HTTPConnection("127.0.0.1", PORT, timeout=300)
     began = time.perf_counter()
-    connection.request("POST", "/v1/chat/completions", json.dumps(body))
+    kind = {"Content-Type": "application/json"}
+    connection.request("POST", "/v1/chat/completions", json.dumps(body), kind)
     response = connection.getresponse()
     if response.status != 200:
         response.read()

@@ -124,9 +124,10 @@ def test_a_drawn_answer_follows_from_its_seed_alone(build, processor, prompts):
     assert answers(model, processor, prompts[:1], other) != [first]
 
 
-def test_the_smallest_top_p_is_greedy(build, processor, prompts):
+@pytest.mark.parametrize("how", [(1.0, 1e-6), (1.0, 5e-324), (5e-324, 1.0), (1e-30, 0.5)])
+def test_the_smallest_temperature_or_top_p_is_greedy(build, processor, prompts, how):
     model = build()
-    narrow = Decoding(max_new_tokens=12, temperature=1.0, top_p=1e-6)
+    narrow = Decoding(12, *how)
     assert answers(model, processor, prompts, narrow) == answers(
         model, processor, prompts, Decoding(max_new_tokens=12)
     )

@@ -26,6 +26,9 @@ from voicetextblender.model.processing import SpeechLMProcessor
 LIKELIEST = 512
 """Tokens among which `top_p` nearly always ends; sorting a whole vocabulary takes milliseconds."""
 
+COLDEST = 1e-6
+"""Temperature below which a float32 knows no difference."""
+
 
 @dataclass(frozen=True, slots=True)
 class Decoding:
@@ -389,12 +392,14 @@ def _choose_one(logits: Tensor, answer: _Answer) -> int:
         logits = logits.masked_fill(~answer.schema.allowed(len(logits)), float("-inf"))
     if decoding.temperature == 0:
         return int(logits.argmax())
-    probs = (logits.float() / decoding.temperature).softmax(-1)
+    # The likeliest at 0, so that however small a temperature makes it certain, and none NaN.
+    logits = logits.float() - logits.max()
+    probs = (logits / max(decoding.temperature, COLDEST)).softmax(-1)
     if decoding.top_p == 1:
         return int(torch.multinomial(probs, 1, generator=answer.random))
     likeliest, ids = probs.topk(min(LIKELIEST, len(probs)))
     if likeliest.sum() < decoding.top_p:
         likeliest, ids = probs.sort(descending=True)
-    # A token stays if those before it have less than top_p, so the likeliest always does.
-    likeliest[likeliest.cumsum(-1) - likeliest >= decoding.top_p] = 0
+    # A token stays if those before it have less than top_p; the likeliest always does.
+    likeliest[1:][likeliest.cumsum(-1)[:-1] >= decoding.top_p] = 0
     return int(ids[torch.multinomial(likeliest, 1, generator=answer.random)])
