@@ -251,6 +251,13 @@ def test_a_file_without_sound_is_refused(tmp_path):
         load(tmp_path / "a.mkv")
 
 
+def test_sound_in_a_codec_that_nobody_knows_is_refused(tmp_path):
+    path = encode(tmp_path / "a.webm", chirp(0.5, 48_000))
+    path.write_bytes(path.read_bytes().replace(b"A_OPUS", b"A_ODUS"))
+    with pytest.raises(ValueError, match=r"a\.webm: its sound cannot be decoded; convert it"):
+        load(path)
+
+
 def test_a_clip_without_samples_is_refused(tmp_path):
     soundfile.write(tmp_path / "a.wav", np.zeros(0), SAMPLE_RATE)
     with pytest.raises(ValueError, match=r"a\.wav: holds no samples"):

@@ -240,6 +240,8 @@ def _open_av(file: BinaryIO, name: str) -> "Iterator[tuple[InputContainer, Audio
             if not container.streams.audio:
                 raise ValueError(f"{name}: holds no audio stream; give a file with sound in it")
             stream = container.streams.audio[0]
+            if stream.codec_context is None or not stream.rate:
+                raise ValueError(f"{name}: its sound cannot be decoded; convert it to FLAC or WAV")
             yield container, stream, stream.time_base or Fraction(1, stream.rate)
     except FFmpegError as error:
         raise ValueError(
