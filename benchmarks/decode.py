@@ -1,10 +1,11 @@
 """Decoding speed: ours, transformers' `generate`, and the bound of reading every weight once.
 
     python benchmarks/decode.py --threads 1
+    python benchmarks/decode.py --tokens 8 --rounds 1 --rows 1 --dtypes bfloat16     to try it
 
-All in one run, by turns, on one model without its audio side; the median of each is printed with
-its ratio to `generate`. One thread is timed by the processor time that it takes, which others on
-the machine change little; several threads by the clock.
+All in one run, by turns, on one model without its audio side; of each the median, as a ratio to
+`generate`, in a table for docs/results/serving.md. One thread is timed by the processor time that
+it takes, which others on the machine change little; several threads by the clock.
 """
 
 import argparse
@@ -96,7 +97,9 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     settings = ModelConfig.model_validate({"llm": args.llm, "train": {"llm": "frozen"}})
-    print(f"{args.llm}, {args.threads} threads, {PROMPT} + {args.tokens} tokens; tokens/s (ratio)")
+    print(f"{args.llm}, {args.threads} thread(s), {PROMPT} + {args.tokens} tokens.\n")
+    print("| precision, rows | generate, tokens/s | module | lean | int8 | every weight once |")
+    print("| --- | --- | --- | --- | --- | --- |", flush=True)
     for name in args.dtypes:
         dtype = getattr(torch, name)
         model = SpeechLM.from_parts(settings, 0, dtype).eval()
@@ -113,8 +116,9 @@ def main() -> None:
                 for way, run in ways.items():
                     found[way].append(run())
             speeds = {way: statistics.median(values) for way, values in found.items()}
-            line = [f"{way} {v:.0f} ({v / speeds['generate']:.2f})" for way, v in speeds.items()]
-            print(f"{name}, batch {rows}: " + ", ".join(line), flush=True)
+            base = speeds.pop("generate")
+            ratios = [f"{speed / base:.2f} ×" for speed in speeds.values()]
+            print(f"| {name}, {rows} | {base:.1f} | {' | '.join(ratios)} |", flush=True)
 
 
 if __name__ == "__main__":

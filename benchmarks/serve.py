@@ -1,21 +1,24 @@
 """The server under load: clients that stream answers to spoken questions, all at once.
 
     python benchmarks/serve.py --model runs/demo/model
+    python benchmarks/serve.py --requests 8 --tokens 8 --disconnects 40     a minute, to try it
 
 Starts `vtb serve` twice, with and without continuous batching, and lets 1, 8 and 32 clients ask by
-turns; then clients that break off at random, while the server's memory is watched.
+turns; then clients that break off at random, while the server's memory is watched. Prints two
+tables for docs/results/serving.md.
 """
 
 import argparse
 import base64
 import http.client
 import json
+import math
 import random
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -48,7 +51,7 @@ def get(path: str) -> str:
     return connection.getresponse().read().decode()
 
 
-def ask(clip: Path, tokens: int, break_off: float = 1.0) -> tuple[float, float, int] | None:
+def ask(clip: Path, tokens: int, break_off: float = math.inf) -> tuple[float, float, int] | None:
     """Stream an answer; return seconds to its first text and to its end, and its events.
 
     None if the server was busy or if the client broke off after that share of the events.
@@ -81,7 +84,7 @@ def ask(clip: Path, tokens: int, break_off: float = 1.0) -> tuple[float, float, 
 
 
 def load(clients: int, requests: int, tokens: int) -> str:
-    """Let `clients` ask `requests` questions in all; return a row of figures."""
+    """Let `clients` ask `requests` questions in all; return a row of the table."""
     waiting = list(range(requests))
     seen: list[tuple[float, float, int]] = []
 
@@ -91,18 +94,11 @@ def load(clients: int, requests: int, tokens: int) -> str:
                 seen.append(answered)
 
     began = time.perf_counter()
-    threads = [threading.Thread(target=client) for _ in range(clients)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    together(client, clients)
     seconds = time.perf_counter() - began
     firsts, ends = sorted(s[0] for s in seen), sorted(s[1] for s in seen)
-    return (
-        f"{clients:3} clients: {len(seen) / seconds:6.2f} requests/s; first text p50 "
-        f"{at(firsts, 0.5):.2f} s, p99 {at(firsts, 0.99):.2f} s; end p50 {at(ends, 0.5):.2f} s, "
-        f"p99 {at(ends, 0.99):.2f} s"
-    )
+    times = [f"{at(of, 0.5):.2f}, {at(of, 0.99):.2f}" for of in (firsts, ends)]
+    return f"{clients} | {len(seen) / seconds:.2f} | {' | '.join(times)} |"
 
 
 def at(values: list[float], share: float) -> float:
@@ -119,6 +115,8 @@ def memory_mb(process: subprocess.Popen[bytes]) -> float:
 def disconnects(process: subprocess.Popen[bytes], requests: int, tokens: int) -> None:
     """Break off `requests` answers at random and print the memory on the way."""
     chance = random.Random(0)
+    print("\n| requests that break off at random | the server's memory |\n| --- | --- |")
+    print(f"| 0 | {memory_mb(process):.0f} MB |")
     for part in range(5):
         jobs = [chance.random() * 1.5 for _ in range(requests // 5)]
 
@@ -126,16 +124,21 @@ def disconnects(process: subprocess.Popen[bytes], requests: int, tokens: int) ->
             while jobs:
                 ask(chance.choice(CLIPS), tokens, jobs.pop())
 
-        threads = [threading.Thread(target=client) for _ in range(16)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        print(f"  after {(part + 1) * requests // 5}: {memory_mb(process):.0f} MB", flush=True)
+        together(client, 16)
+        print(f"| {(part + 1) * requests // 5} | {memory_mb(process):.0f} MB |", flush=True)
     time.sleep(2)
-    lines = get("/metrics").splitlines()
     names = ("vtb_requests_running", "vtb_requests_waiting", "vtb_answers_")
-    print("  " + ", ".join(line for line in lines if line.startswith(names)))
+    left = [line for line in get("/metrics").splitlines() if line.startswith(names)]
+    print("\nWhat is left: " + ", ".join(left))
+
+
+def together(client: Callable[[], None], num: int) -> None:
+    """Run so many clients at once, to their end."""
+    threads = [threading.Thread(target=client) for _ in range(num)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
 
 
 def main() -> None:
@@ -148,14 +151,15 @@ def main() -> None:
     parser.add_argument("--precision", default="model")
     args = parser.parse_args()
     precision = f"engine.precision={args.precision}"
+    print(f"Answers of {args.tokens} tokens to spoken questions; seconds are p50, p99.\n")
+    print("| server | clients | requests/s | first text, s | whole answer, s |")
+    print("| --- | --- | --- | --- | --- |", flush=True)
     for name, running in (("one at a time", 1), ("continuous batching", 16)):
-        print(name, flush=True)
         with server(args.model, precision, f"engine.max_running={running}") as process:
             load(4, 8, args.tokens)  # warm
             for clients in (1, 8, 32):
-                print("  " + load(clients, args.requests, args.tokens), flush=True)
+                print(f"| {name} | {load(clients, args.requests, args.tokens)}", flush=True)
             if running > 1 and args.disconnects:
-                print(f"{args.disconnects} requests that break off at random")
                 disconnects(process, args.disconnects, args.tokens // 2)
 
 

@@ -207,21 +207,23 @@ def test_ten_thousand_broken_requests_are_refused_and_break_nothing(serve, tmp_p
     ).encode()
     chance = random.Random(0)
     statuses = dict.fromkeys(range(100, 600), 0)
-    connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=60)
-    for n in range(10_000):
-        if n % 2:
-            path, kind, sent = "/v1/chat/completions", "application/json", mutated(chance, body)
-        else:
-            suffix = chance.choice(list(files))
-            path, kind = "/v1/audio/transcriptions", "multipart/form-data; boundary=x"
-            head = f'--x\r\nContent-Disposition: form-data; name="file"; filename="a.{suffix}"\r\n'
-            sent = head.encode() + b"\r\n" + mutated(chance, files[suffix]) + b"\r\n--x--\r\n"
-        connection.request("POST", path, sent, {"Content-Type": kind})
-        response = connection.getresponse()
-        text = response.read()
-        statuses[response.status] += 1
-        assert response.status < 500 or response.status == 503, (path, sent[:3000], text)
-        assert b"Traceback" not in text and b"site-packages" not in text
+    with closing(http.client.HTTPConnection(url.removeprefix("http://"), timeout=60)) as connection:
+        for n in range(10_000):
+            if n % 2:
+                path, kind, sent = "/v1/chat/completions", "application/json", mutated(chance, body)
+            else:
+                suffix = chance.choice(list(files))
+                path, kind = "/v1/audio/transcriptions", "multipart/form-data; boundary=x"
+                head = (
+                    f'--x\r\nContent-Disposition: form-data; name="file"; filename="a.{suffix}"\r\n'
+                )
+                sent = head.encode() + b"\r\n" + mutated(chance, files[suffix]) + b"\r\n--x--\r\n"
+            connection.request("POST", path, sent, {"Content-Type": kind})
+            response = connection.getresponse()
+            text = response.read()
+            statuses[response.status] += 1
+            assert response.status < 500 or response.status == 503, (path, sent[:3000], text)
+            assert b"Traceback" not in text and b"site-packages" not in text
     assert statuses[200] > 500 and statuses[400] > 3000
     idle(engine)
 
