@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -81,3 +82,13 @@ def test_blocks_of_a_file_join_to_the_whole(tmp_path, seconds):
     np.testing.assert_array_equal(np.concatenate(list(read_blocks(path))), whole)
     data = path.read_bytes()
     np.testing.assert_array_equal(np.concatenate(list(read_blocks(data, "a.flac"))), whole)
+
+
+@pytest.mark.parametrize("suffix", ["mp3", "opus"])
+def test_blocks_of_a_packed_file_join_as_if_it_had_been_read_at_once(tmp_path, suffix):
+    path = tmp_path / f"a.{suffix}"
+    kind = {"mp3": {}, "opus": {"format": "OGG", "subtype": "OPUS"}}[suffix]
+    soundfile.write(path, noise(63, 0.1), RATE, **kind)
+    whole, blocks = audio.load(path), np.concatenate(list(read_blocks(path)))
+    assert len(blocks) == len(whole)
+    np.testing.assert_allclose(blocks, whole, atol=2e-3)

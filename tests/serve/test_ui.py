@@ -1,5 +1,6 @@
 """The page: its answers with a tiny model, and all of it in a real browser with a microphone."""
 
+import gc
 import json
 import os
 import shutil
@@ -153,6 +154,8 @@ def address(page):
     blocks = launch(page, "127.0.0.1", None, prevent_thread_lock=True, quiet=True)
     yield blocks.local_url
     blocks.close(verbose=False)
+    del blocks
+    gc.collect()  # here, where its warnings are expected
 
 
 @pytest.fixture

@@ -153,7 +153,8 @@ class VllmSpeechLM(nn.Module, SupportsMultiModal, SupportsPP, SupportsTranscript
                 f"serve what 'vtb export DIR --to vllm --out NEW' makes of it"
             )
         with self._mark_tower_model(vllm_config, "audio"):
-            self.encoder = encoder_from_config(config.audio_config)
+            # Its own config may name another dtype than vLLM was told.
+            self.encoder = encoder_from_config(config.audio_config).to(torch.get_default_dtype())
             self.adapter = build_adapter(
                 **config.model.adapter.model_dump(),
                 encoder_width=self.encoder.width,
