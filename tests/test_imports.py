@@ -49,7 +49,7 @@ def imported(path):
         else:
             continue
         for name in names:
-            if name.startswith("voicetextblender."):
+            if name.startswith("voicetextblender.") and not name.endswith(".__version__"):
                 yield name.removeprefix("voicetextblender.")
 
 
