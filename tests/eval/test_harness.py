@@ -2,13 +2,14 @@
 
 import gzip
 import json
+import tarfile
 
 import pytest
 
 pytest.importorskip("lm_eval")
 pytestmark = pytest.mark.slow
 
-from voicetextblender.eval.harness import compare, local_task  # noqa: E402
+from voicetextblender.eval.harness import compare, local_task, read_catalogue  # noqa: E402
 
 
 @pytest.fixture
@@ -48,10 +49,27 @@ def test_with_the_voice_off_lm_eval_finds_the_base_llms_numbers(
     assert json.loads((tmp_path / "out/lm-eval.json").read_text())["numbers"] == found
 
 
-def test_a_task_that_is_not_known_here_is_left_to_lm_eval(tmp_path):
-    assert local_task("hellaswag", tmp_path, tmp_path) == "hellaswag"
+@pytest.fixture(scope="module")
+def catalogue(tmp_path_factory):
+    return read_catalogue(["gsm8k"], tmp_path_factory.mktemp("benchmarks"))
 
 
-def test_a_benchmark_whose_file_is_not_there_is_named(tmp_path):
+def test_a_task_that_is_not_known_here_is_left_to_lm_eval(catalogue, tmp_path):
+    assert local_task("hellaswag", catalogue, tmp_path, tmp_path) == "hellaswag"
+
+
+def test_a_benchmark_whose_file_is_not_there_is_named(catalogue, tmp_path):
     with pytest.raises(ValueError, match=r"gsm8k.test.jsonl.gz: no such file; name the folder"):
-        local_task("gsm8k", tmp_path, tmp_path)
+        local_task("gsm8k", catalogue, tmp_path, tmp_path)
+
+
+def test_a_task_that_lm_eval_does_not_have_is_refused(catalogue, tmp_path):
+    with pytest.raises(ValueError, match="'mmlu_alchemy' is no task of lm-eval"):
+        local_task("mmlu_alchemy", catalogue, tmp_path, tmp_path)
+
+
+def test_a_benchmark_in_a_packed_folder_is_found_by_its_own_name(catalogue, tmp_path):
+    with tarfile.open(tmp_path / "mmlu.tar.gz", "w:gz"):
+        pass
+    with pytest.raises(ValueError, match="no mmlu/dev/anatomy_dev.csv in it; check the task's"):
+        local_task("mmlu_anatomy", catalogue, tmp_path, tmp_path)

@@ -28,6 +28,7 @@ from voicetextblender.model.parts import resolve
 from voicetextblender.model.processing import SpeechLMProcessor
 
 try:
+    import lm_eval.tasks
     from lm_eval.api.model import LM
     from lm_eval.api.registry import register_model
     from lm_eval.evaluator import simple_evaluate
@@ -88,11 +89,17 @@ def compare(
         "base": lambda: SpeechHarness(folder, "off"),
         "ours": lambda: SpeechHarness(folder, "on"),
     }
+    if report is not None:
+        report(0.0, "tasks")
+    catalogue = read_catalogue(tasks, data)
+    asked = list(tasks)
+    if data is not None:
+        asked = [local_task(task, catalogue, data, out / "lm-eval") for task in tasks]
     found: dict[str, Numbers] = {}
     for place, (name, load) in enumerate(models.items()):
         if report is not None:
             report(place / len(models), name)
-        found[name] = run_tasks(load(), tasks, data, out, limit)
+        found[name] = run_tasks(load(), asked, catalogue, limit)
     written = {"lm_eval": version("lm_eval"), "limit": limit, "numbers": found}
     out.mkdir(parents=True, exist_ok=True)
     (out / "lm-eval.json").write_text(json.dumps(written, indent=1) + "\n", encoding="utf-8")
@@ -100,17 +107,16 @@ def compare(
 
 
 def run_tasks(
-    lm: LM, tasks: Sequence[str], data: Path | None, out: Path, limit: int | None = None
+    lm: LM, tasks: Sequence[str], catalogue: TaskManager, limit: int | None = None
 ) -> Numbers:
-    """Run lm-eval's tasks and return its own numbers, by task and metric.
+    """Run tasks, by lm-eval's names or their files; return its numbers by task and metric.
 
     Raises ValueError for a task that lm-eval does not have.
     """
-    asked: list[Any] = [
-        task if data is None else local_task(task, data, out / "lm-eval") for task in tasks
-    ]
     try:
-        found: Any = simple_evaluate(lm, tasks=asked, limit=limit, bootstrap_iters=0)
+        found: Any = simple_evaluate(
+            lm, tasks=list(tasks), limit=limit, bootstrap_iters=0, task_manager=catalogue
+        )
     except KeyError as error:
         raise ValueError(f"lm-eval: {error.args[0]}") from None
     return {
@@ -123,25 +129,34 @@ def run_tasks(
     }
 
 
-def local_task(task: str, data: Path, work: Path) -> str:
+def read_catalogue(tasks: Sequence[str], data: Path | None) -> TaskManager:
+    """Read which tasks lm-eval has; to read them all, 13,000 files, takes it a minute or more."""
+    if data is None or not all(map(_benchmark, tasks)):
+        return TaskManager()
+    home = Path(lm_eval.tasks.__file__).parent
+    folders: list[str | Path] = [home / name for name in ("arc", "gsm8k", "ifeval", "mmlu", "bbh")]
+    return TaskManager(include_path=folders, include_defaults=False)
+
+
+def local_task(task: str, catalogue: TaskManager, data: Path, work: Path) -> str:
     """Return an lm-eval task that reads the benchmark's published files in `data`.
 
     They are written to `work` as the hub has them; a task that is not known here is left as it is.
     """
-    read = next((read for name, read in _BENCHMARKS.items() if task.startswith(name)), None)
+    read = _benchmark(task)
     if read is None:
         return task
+    known = catalogue.task_index
+    if task not in known:
+        raise ValueError(
+            f"'{task}' is no task of lm-eval {version('lm_eval')}; see lm_eval ls tasks"
+        )
     files = {}
     for split, rows in read(data, task).items():
         path = work / f"{task}.{split}.jsonl"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
         files[split] = str(path)
-    known = TaskManager().task_index
-    if task not in known:
-        raise ValueError(
-            f"'{task}' is no task of lm-eval {version('lm_eval')}; see lm_eval ls tasks"
-        )
     local: dict[str, Any] = {
         "include": str(known[task].yaml_path),
         "task": task,
@@ -216,6 +231,10 @@ _BENCHMARKS: dict[str, Callable[[Path, str], Mapping[str, Sequence[Row]]]] = {
     "mmlu_": _mmlu,
     "bbh_": _bbh,
 }
+
+
+def _benchmark(task: str) -> Callable[[Path, str], Mapping[str, Sequence[Row]]] | None:
+    return next((read for name, read in _BENCHMARKS.items() if task.startswith(name)), None)
 
 
 def _device() -> str:
