@@ -5,12 +5,12 @@ import pytest
 from voicetextblender.config import (
     AdapterConfig,
     Recipe,
-    Settings,
     TrainConfig,
     dump_recipe,
     load_recipe,
-    validate,
 )
+from voicetextblender.serve.config import ServerConfig
+from voicetextblender.settings import Settings, validate
 
 MINIMAL = "run: runs/a\nblend:\n- {name: asr, path: a.jsonl}\n"
 
@@ -67,7 +67,7 @@ def test_every_setting_says_what_it_is():
     fields = [
         (kind, name, field) for kind in all_settings() for name, field in kind.model_fields.items()
     ]
-    assert len(fields) > 40
+    assert {Recipe, ServerConfig} < {kind for kind, _, _ in fields} and len(fields) > 40
     assert [
         f"{kind.__name__}.{name}" for kind, name, field in fields if not field.description
     ] == []

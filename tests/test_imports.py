@@ -12,6 +12,7 @@ import voicetextblender
 ROOT = Path(voicetextblender.__file__).parent
 GROUND = {
     "config",
+    "settings",
     "chat",
     "audio",
     "text",
@@ -25,6 +26,7 @@ GROUND = {
 BELOW = GROUND | {"prompt"}
 MAY_IMPORT = {
     **{module: set() for module in GROUND},
+    "config": {"settings"},
     "audio": {"cache", "parquet"},  # what tars and Parquet hold is indexed as conversations are
     "prompt": {"chat"},
     "data": BELOW | {"data"},
@@ -35,7 +37,7 @@ MAY_IMPORT = {
     "serve": BELOW | {"model", "serve", "data.records"},
     "export": BELOW | {"model", "eval"},  # the card quotes the run's scores
 }
-LIGHT = ("voicetextblender.config", "voicetextblender.chat", "voicetextblender.text")
+LIGHT = tuple(f"voicetextblender.{name}" for name in ("config", "serve.config", "chat", "text"))
 
 
 def imported(path):

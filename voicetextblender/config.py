@@ -1,36 +1,20 @@
-"""Recipes: every setting of a run, declared once, with its default and one line about it.
+"""Recipes: every setting of a run, declared once, with its default and one line about it."""
 
-A recipe is a YAML file; `key=value` words of the command line override it. Nothing here looks at
-the machine, and a bad value is refused, never repaired.
-"""
-
-import difflib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal, Self, TypeVar
+from typing import Annotated, Literal, Self
 
 import yaml
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
-    ValidationError,
     model_validator,
 )
-from pydantic_core import ErrorDetails
 
-S = TypeVar("S", bound="Settings")
-Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
-
-
-class Settings(BaseModel):
-    """Base of all settings: frozen, and an unknown key is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+from voicetextblender.settings import Fraction, Settings, override, read_yaml, validate
 
 
 class AdapterConfig(Settings):
@@ -339,87 +323,6 @@ class TrainConfig(Settings):
         return self
 
 
-class EngineConfig(Settings):
-    """How a model answers many at once."""
-
-    precision: Literal["model", "int8"] = "model"
-    """Weights as the model has them, or in 8 bits with a scale for each output."""
-
-    max_running: PositiveInt = 16
-    """Answers that grow together."""
-
-    max_waiting: PositiveInt = 64
-    """Requests that may wait for their turn; more are refused."""
-
-    max_read_tokens: PositiveInt = 1024
-    """Prompt tokens read between two steps; more would hold up the answers that grow."""
-
-    prefix_tokens: NonNegativeInt = 8192
-    """Tokens of ended answers whose keys and values are kept for the conversation's next turn."""
-
-    context: PositiveInt = 8192
-    """Longest conversation with its answer, in tokens; the LLM's own limit if that is less."""
-
-    deadline_s: PositiveFloat = 300.0
-    """Seconds after which a request is given up."""
-
-
-class ServerConfig(Settings):
-    """How a model is served over HTTP."""
-
-    host: str = "127.0.0.1"
-    """Address to listen at; 0.0.0.0 lets other machines in."""
-
-    port: Annotated[int, Field(ge=0, lt=65536)] = 8000
-    """Port to listen at; 0 takes a free one."""
-
-    api_keys: tuple[str, ...] = ()
-    """Keys that clients must send; none lets everybody in who reaches the address."""
-
-    cors_origins: tuple[str, ...] = ()
-    """Origins whose web pages may ask, such as https://example.org."""
-
-    tls_cert: Path | None = None
-    """PEM file of the certificate; with tls_key the server speaks https."""
-
-    tls_key: Path | None = None
-    """PEM file of the certificate's key."""
-
-    max_request_mb: PositiveInt = 32
-    """Largest request in MiB."""
-
-    max_clip_s: PositiveFloat = 120.0
-    """Seconds of sound that the clips of one conversation may hold together."""
-
-    max_recording_s: PositiveFloat = 4 * 3600.0
-    """Longest recording to transcribe, in seconds."""
-
-    max_transcriptions: PositiveInt = 8
-    """Recordings that are transcribed at a time."""
-
-    requests_per_minute: NonNegativeInt = 0
-    """Requests of one key, or of one address where there are no keys; 0 for any number."""
-
-    allow_http_audio: bool = False
-    """Whether audio_url may name http(s) addresses; they must be public."""
-
-    grace_s: PositiveFloat = 30.0
-    """Seconds that running requests have to end when the server is told to stop."""
-
-    engine: EngineConfig = EngineConfig()
-    """How the model answers many at once."""
-
-    @model_validator(mode="after")
-    def _tls_is_whole(self) -> Self:
-        if (self.tls_cert is None) != (self.tls_key is None):
-            raise ValueError("tls_cert and tls_key go together; give both or none")
-        if any(len(key) < 8 for key in self.api_keys):
-            raise ValueError(
-                "an api key is shorter than 8 characters; make one that is not guessed"
-            )
-        return self
-
-
 class Recipe(Settings):
     """Everything about one run."""
 
@@ -459,8 +362,8 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """
     path = Path(path)
     tree = read_yaml(path, "recipe", "'run' and 'blend'")
-    for override in overrides:
-        _set(tree, override)
+    for word in overrides:
+        override(tree, word)
     recipe = validate(Recipe, tree, str(path))
     folder = path.parent.absolute()
     blend = tuple(s.model_copy(update={"path": str(folder / s.path)}) for s in recipe.blend)
@@ -471,86 +374,6 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     return recipe.model_copy(update={"blend": blend, "train": train})
 
 
-def read_yaml(path: Path, what: str, keys: str) -> dict:
-    """Read a YAML file that holds a mapping; `what` is a recipe or a suite. Raises ValueError."""
-    if not path.is_file():
-        raise ValueError(f"{path}: no such {what}; name a YAML file such as {what}s/demo.yaml")
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(tree, dict):
-        raise ValueError(f"{path}: a {what} must be a mapping with {keys}")
-    return tree
-
-
-def validate(kind: type[S], tree: object, where: str) -> S:
-    """Return settings of `kind` from parsed YAML or JSON.
-
-    Raises ValueError with one sentence for the first thing that is wrong.
-    """
-    try:
-        return kind.model_validate(tree)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise ValueError(f"{where}: {_explain(kind, first)}") from None
-
-
-def parse_settings(kind: type[S], overrides: Sequence[str]) -> S:
-    """Return settings made of `key=value` words alone. Raises ValueError."""
-    tree: dict = {}
-    for override in overrides:
-        _set(tree, override)
-    return validate(kind, tree, "settings")
-
-
 def dump_recipe(recipe: Recipe) -> str:
     """Return the recipe as YAML, every default written out."""
     return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-
-
-def _set(tree: dict, override: str) -> None:
-    key, separator, value = override.partition("=")
-    if not separator or not key:
-        raise ValueError(f"'{override}' is no override; write key=value, such as train.steps=10")
-    *parents, last = key.split(".")
-    for parent in parents:
-        tree = tree.setdefault(parent, {})
-        if not isinstance(tree, dict):
-            raise ValueError(f"'{override}': '{parent}' is a value, not a group of settings")
-    try:
-        tree[last] = yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise ValueError(f"'{override}': not YAML: {' '.join(str(error).split())}") from None
-
-
-def _explain(kind: type[Settings], error: ErrorDetails) -> str:
-    loc = error["loc"]
-    key = ".".join(map(str, loc)) or "recipe"
-    if error["type"] != "extra_forbidden":
-        given = "" if error["type"] == "missing" else f", not {error['input']!r:.60}"
-        message = error["msg"].removeprefix("Value error, ")
-        return f"'{key}': {message}{given if 'Value error' not in error['msg'] else ''}"
-    known = _fields_at(kind, loc[:-1])
-    near = difflib.get_close_matches(str(loc[-1]), known, n=1)
-    hint = f"did you mean '{near[0]}'?" if near else f"known here: {', '.join(known)}"
-    return f"unknown key '{key}'; {hint}"
-
-
-def _fields_at(kind: type[BaseModel], loc: Sequence[int | str]) -> list[str]:
-    """Return the known keys of the settings group that `loc` leads to."""
-    schema = kind.model_json_schema()
-    node = schema
-    for step in loc:
-        node = _resolve(schema, node)
-        node = node.get("items", node) if isinstance(step, int) else node["properties"][step]
-    return sorted(_resolve(schema, node).get("properties", {}))
-
-
-def _resolve(schema: dict, node: dict) -> dict:
-    while "$ref" in node or "anyOf" in node:
-        if "anyOf" in node:
-            node = next(option for option in node["anyOf"] if option.get("type") != "null")
-        else:
-            node = schema["$defs"][node["$ref"].rsplit("/", 1)[1]]
-    return node

@@ -2,7 +2,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from voicetextblender.config import EngineConfig
+from voicetextblender.serve.config import EngineConfig
 from voicetextblender.serve.engine import Engine
 
 

@@ -20,8 +20,8 @@ import pytest
 import uvicorn
 
 from voicetextblender import audio
-from voicetextblender.config import ServerConfig
 from voicetextblender.serve import speech
+from voicetextblender.serve.config import ServerConfig
 from voicetextblender.serve.server import build_app
 
 pytestmark = pytest.mark.slow

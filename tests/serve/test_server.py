@@ -9,8 +9,8 @@ import soundfile
 from starlette.testclient import TestClient
 
 from voicetextblender import audio
-from voicetextblender.config import ServerConfig
 from voicetextblender.serve import speech
+from voicetextblender.serve.config import ServerConfig
 from voicetextblender.serve.server import build_app
 
 pytestmark = pytest.mark.slow  # an engine for each test: half a minute in all

@@ -15,7 +15,7 @@ from voicetextblender.cli.common import DEFAULT_MODEL, ModelOption, load_model, 
 if TYPE_CHECKING:
     import numpy as np
 
-    from voicetextblender.config import EngineConfig
+    from voicetextblender.serve.config import EngineConfig
     from voicetextblender.serve.engine import Engine
     from voicetextblender.serve.transcribe import Task, Transcript
 
@@ -272,7 +272,8 @@ def serve(
     """
     import os
 
-    from voicetextblender.config import ServerConfig, parse_settings
+    from voicetextblender.serve.config import ServerConfig
+    from voicetextblender.settings import parse_settings
 
     given = list(settings or [])
     if keys := os.environ.get("VTB_API_KEYS"):  # out of sight of those who list processes
@@ -305,7 +306,7 @@ def _engine(
 ) -> "Engine":
     """Load a model and start its engine. Raises ValueError."""
     speech_lm, processor = load_model(model)
-    from voicetextblender.config import EngineConfig
+    from voicetextblender.serve.config import EngineConfig
     from voicetextblender.serve.engine import Engine
 
     settings = settings or EngineConfig.model_validate({"precision": str(precision)})

@@ -14,7 +14,6 @@ import yaml
 from pydantic import TypeAdapter
 
 from voicetextblender.chat import Conversation
-from voicetextblender.config import validate
 from voicetextblender.data.records import Records
 from voicetextblender.eval.metrics import Estimate, Metric, difference, estimate
 from voicetextblender.eval.predict import (
@@ -24,6 +23,7 @@ from voicetextblender.eval.predict import (
 )
 from voicetextblender.eval.scorers import Answers, scorer
 from voicetextblender.eval.suite import EvalSet, Suite, digest, read_items
+from voicetextblender.settings import validate
 
 FEWEST = 5
 """Items below which a group is not scored apart: so few hardly differ from one to the next."""

@@ -15,9 +15,9 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from voicetextblender.chat import Audio, Conversation, assistant, to_line
-from voicetextblender.config import Settings, read_yaml, validate
 from voicetextblender.data.records import Records
 from voicetextblender.eval.generators import make
+from voicetextblender.settings import Settings, read_yaml, validate
 
 
 class EvalSet(Settings):

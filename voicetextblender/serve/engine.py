@@ -19,13 +19,13 @@ import numpy as np
 
 from voicetextblender.batch import Sample
 from voicetextblender.chat import Conversation
-from voicetextblender.config import EngineConfig
 from voicetextblender.model.cache import PrefixCache
 from voicetextblender.model.constrain import check_schema
 from voicetextblender.model.decode import build_decoder
 from voicetextblender.model.generate import Chunk, Decoding, Generation
 from voicetextblender.model.modeling import SpeechLM
 from voicetextblender.model.processing import SpeechLMProcessor
+from voicetextblender.serve.config import EngineConfig
 
 TRIM_EVERY = 32
 """Answers after which freed memory is given back."""

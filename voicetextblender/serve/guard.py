@@ -14,7 +14,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from voicetextblender.config import ServerConfig
+from voicetextblender.serve.config import ServerConfig
 from voicetextblender.serve.engine import BusyError
 from voicetextblender.serve.stream import ClientGone
 

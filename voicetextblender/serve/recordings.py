@@ -9,8 +9,8 @@ from fastapi import FastAPI, File, Form, Request, UploadFile
 from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 
 from voicetextblender.audio import SAMPLE_RATE
-from voicetextblender.config import ServerConfig
 from voicetextblender.serve.api import FORMATS
+from voicetextblender.serve.config import ServerConfig
 from voicetextblender.serve.engine import BusyError, Engine
 from voicetextblender.serve.guard import ERRORS
 from voicetextblender.serve.speech import read_blocks

@@ -14,9 +14,9 @@ from fastapi import FastAPI, Request
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 
-from voicetextblender.config import ServerConfig
 from voicetextblender.serve import recordings
 from voicetextblender.serve.api import ChatRequest, Reply, new_reply, read_messages
+from voicetextblender.serve.config import ServerConfig
 from voicetextblender.serve.engine import Engine
 from voicetextblender.serve.engine import Request as Asked
 from voicetextblender.serve.fetch import fetch
