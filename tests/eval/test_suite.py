@@ -102,3 +102,18 @@ def test_a_set_is_made_once_and_made_again_with_other_settings(tmp_path, voice):
     assert len(voice.said) == said
     assert write_items(of.model_copy(update={"seed": 1}), tmp_path) != items
     assert len(voice.said) == 2 * said
+
+
+def test_a_suite_that_comes_to_include_itself_is_refused(tmp_path):
+    (tmp_path / "one.yaml").write_text("name: one\ninclude: [two.yaml]\n")
+    (tmp_path / "two.yaml").write_text("name: two\ninclude: [one.yaml]\n")
+    with pytest.raises(ValueError, match=r"one.yaml: a suite cannot include itself; take it out"):
+        load_suite(tmp_path / "one.yaml")
+
+
+def test_a_suite_may_be_included_on_two_ways(tmp_path):
+    sets = "sets: [{name: calls, path: calls.jsonl, speech: real, scorer: wer}]"
+    (tmp_path / "below.yaml").write_text("name: below\n")
+    (tmp_path / "left.yaml").write_text(f"name: left\ninclude: [below.yaml]\n{sets}\n")
+    (tmp_path / "top.yaml").write_text("name: top\ninclude: [left.yaml, below.yaml]\n")
+    assert [one.name for one in load_suite(tmp_path / "top.yaml").sets] == ["calls"]

@@ -104,16 +104,24 @@ class Suite(Settings):
         return self
 
 
-def load_suite(path: str | Path) -> Suite:
-    """Read a suite; its paths become absolute. Raises ValueError that names file and key."""
+def load_suite(path: str | Path, includers: Sequence[Path] = ()) -> Suite:
+    """Read a suite; its paths become absolute. Raises ValueError that names file and key.
+
+    `includers` are the suites that led to it, of which it cannot be one.
+    """
     path = Path(path)
+    if path.resolve() in includers:
+        raise ValueError(f"{path}: a suite cannot include itself; take it out of 'include'")
     suite = validate(Suite, read_yaml(path, "suite", "'name' and 'sets'"), str(path))
     folder = path.parent.absolute()
     own = tuple(
         one if one.path is None else one.model_copy(update={"path": str(folder / one.path)})
         for one in suite.sets
     )
-    included = tuple(one for other in suite.include for one in load_suite(folder / other).sets)
+    led_here = (*includers, path.resolve())
+    included = tuple(
+        one for other in suite.include for one in load_suite(folder / other, led_here).sets
+    )
     whole = suite.model_copy(update={"sets": (*included, *own), "include": ()})
     return validate(Suite, whole.model_dump(), str(path))
 
