@@ -37,7 +37,9 @@ vllm:
 test: $(INSTALLED)
 	$(BIN)/python -m pytest
 
+# The slow tests run lm-eval and Ray themselves, which nothing else needs.
 test-all: $(INSTALLED)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[eval,ray]'
 	$(BIN)/python -m pytest -m "not gpu"
 
 check: $(INSTALLED)
