@@ -30,6 +30,7 @@ def test_each_system_reads_what_its_name_says(build, processor, item, tmp_path):
         "ours": answers(model, processor, [heard], Decoding(5)),
         "typed": answers(model, processor, [typed], Decoding(5)),
     }
+    assert known["ours"].decoding == "greedy, LoRA merged" and known["base"].decoding == "greedy"
     with model.voice_off():
         expected["base"] = answers(model, processor, [typed], Decoding(5))
     found = {name: known[name].answer([asked(item)], 5) for name in expected}

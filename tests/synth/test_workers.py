@@ -14,7 +14,11 @@ import voicetextblender
 from voicetextblender.synth.shards import make_shards
 from voicetextblender.synth.workers import work
 
-ENV = {**os.environ, "PYTHONPATH": str(Path(voicetextblender.__file__).parents[1])}
+ENV = {
+    **os.environ,
+    "PYTHONPATH": str(Path(voicetextblender.__file__).parents[1]),
+    "RAY_worker_niceness": "0",  # by itself Ray steps back behind all else that a machine does
+}
 RUN = """
 import sys, time
 from pathlib import Path

@@ -10,7 +10,7 @@ Shapes: N tokens, V size of the vocabulary.
 
 import hashlib
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import cache
 
@@ -23,7 +23,7 @@ from voicetextblender.data.records import load_clips
 from voicetextblender.eval.predict import Measure, Measured, System, choices
 from voicetextblender.eval.retention import divergence, perplexity, untouched_llm
 from voicetextblender.eval.suite import EvalSet, question
-from voicetextblender.model.decode import Decoder, build_decoder
+from voicetextblender.model.decode import Decoder, build_decoder, is_lean
 from voicetextblender.model.generate import Decoding, answers
 from voicetextblender.model.modeling import SpeechLM
 from voicetextblender.model.processing import SpeechLMProcessor
@@ -49,12 +49,17 @@ def systems(model: SpeechLM, processor: SpeechLMProcessor, asr: str) -> dict[str
     if model.training:
         raise ValueError("the model is in training mode, with dropout; call model.eval() first")
     name, text = describe(model), f"{model.config.model.llm}, {_dtype(model)}"
-    parts = (model, processor)
+
+    @cache
+    def decoder(voice: bool) -> Decoder:
+        return build_decoder(model, voice=voice)
+
+    parts = (model, processor, decoder)
     made = (
         _speech_system("ours", name, *parts, list),
         _speech_system("typed", f"{name}, typed", *parts, _typed),
-        _speech_system("base", text, *parts, _typed, model.voice_off),
-        _speech_system("cascade", f"{asr} → {text}", *parts, _write_down(asr), model.voice_off),
+        _speech_system("base", text, *parts, _typed, voice=False),
+        _speech_system("cascade", f"{asr} → {text}", *parts, _write_down(asr), voice=False),
         _whisper_system(asr),
         untouched_llm(model, processor),
     )
@@ -121,22 +126,24 @@ def _speech_system(
     says: str,
     model: SpeechLM,
     processor: SpeechLMProcessor,
+    decoder: Callable[[bool], Decoder],
     rewrite: Rewrite,
-    mode: Callable[[], AbstractContextManager] = nullcontext,
+    voice: bool = True,
 ) -> System:
-    """Return our model as a system, which reads what `rewrite` makes of the items, in a mode."""
-
-    @cache
-    def decoder() -> Decoder:
-        return build_decoder(model, voice=mode is nullcontext)
+    """Return our model as a system, which reads what `rewrite` makes of the items."""
+    mode = nullcontext if voice else model.voice_off
+    how = ["greedy"]
+    if voice and is_lean(model):
+        how.append("LoRA merged")
+    if name == "ours" and (weight := model.config.ctc_decoding):
+        how.append(f"transcripts with {weight} CTC")
 
     def answer(asked: Sequence[Conversation], max_new_tokens: int) -> list[str]:
         put = rewrite(asked)
         samples = [processor.encode(c, load_clips(c), purpose="answer") for c in put]
         weights = [model.config.ctc_decoding if is_transcription(c) else 0.0 for c in put]
         decodings = [Decoding(max_new_tokens, ctc_weight=weight) for weight in weights]
-        with mode():
-            return answers(model, processor, samples, decodings, decoder())
+        return answers(model, processor, samples, decodings, decoder(voice))
 
     def choose(items: Sequence[Conversation]) -> list[Measured]:
         with mode():
@@ -149,9 +156,7 @@ def _speech_system(
         measures["perplexity"] = lambda items: perplexity(model, processor, items, mode)
     if name == "ours":
         measures["kl"] = lambda items: divergence(model, processor, items)
-    weight = model.config.ctc_decoding
-    how = f"greedy, transcripts with {weight} CTC" if weight and name == "ours" else "greedy"
-    return System(name, says, how, answer, measures)
+    return System(name, says, ", ".join(how), answer, measures)
 
 
 def is_transcription(asked: Conversation) -> bool:
