@@ -67,8 +67,9 @@ class SpeechHarness(HFLM):
         self._voice.__enter__()
         # lm-eval pads its batches, which transformers' own attention knows how to mask.
         pretrained.llm.set_attn_implementation("sdpa")
-        kwargs |= {"device": str(pretrained.device)}
-        super().__init__(pretrained.llm, tokenizer=tokenizer, batch_size=batch_size, **kwargs)
+        kwargs |= {"device": str(pretrained.device), "tokenizer": tokenizer}
+        build: Any = super().__init__  # lm-eval's decorator hides what it takes
+        build(pretrained.llm, batch_size=batch_size, **kwargs)
 
 
 def compare(
@@ -84,10 +85,12 @@ def compare(
     Writes `out/lm-eval.json` and returns it. Raises ValueError for a task that is not there.
     """
     llm = resolve(SpeechLMConfig.from_pretrained(folder).model.llm)
+    plain: Any = HFLM
+    ours: Any = SpeechHarness
     models: dict[str, Callable[[], LM]] = {
-        "llm": lambda: HFLM(str(llm), dtype="bfloat16", batch_size=8, device=_device()),
-        "base": lambda: SpeechHarness(folder, "off"),
-        "ours": lambda: SpeechHarness(folder, "on"),
+        "llm": lambda: plain(str(llm), dtype="bfloat16", batch_size=8, device=_device()),
+        "base": lambda: ours(folder, "off"),
+        "ours": lambda: ours(folder, "on"),
     }
     if report is not None:
         report(0.0, "tasks")
