@@ -21,6 +21,7 @@ from voicetextblender.data.inspect import Check, Examined, examine, read
 from voicetextblender.page import Html, data_url, join, page, tag
 from voicetextblender.prompt import AUDIO_SLOT, IGNORE, Prompt, Prompter
 
+HERE = Path(__file__).parent
 _COLUMNS = 240  # of a waveform
 _FILTERS = ("task", "language", "voice")
 
@@ -74,8 +75,8 @@ def write_view(
         _filters([each.examined for each in heard]),
         _legend(prompter is not None),
         tag("div", *cards, class_="talks"),
-        style=_STYLE,
-        script=_SCRIPT,
+        style=(HERE / "view.css").read_text("utf-8"),
+        script=(HERE / "view.js").read_text("utf-8"),
     )
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(whole, encoding="utf-8")
@@ -307,126 +308,3 @@ def _select(name: str, options: Sequence[tuple[str, str]], label: str = "") -> H
     return tag(
         "label", label or name, tag("select", tag("option", "all", value=""), *choices, name=name)
     )
-
-
-_STYLE = """
-#filters:not([hidden]) { display: flex; }
-#filters { position: sticky; top: 0; z-index: 1; flex-wrap: wrap; gap: 8px 12px;
-  align-items: end; background: var(--paper); border-bottom: 1px solid var(--line);
-  padding: 10px 0; }
-#filters label { display: grid; font-size: 12px; color: var(--soft); }
-#filters label:first-child { flex: 1 1 180px; }
-input, select, button { font: inherit; font-size: 14px; color: var(--ink); background: var(--card);
-  border: 1px solid var(--line); border-radius: 6px; padding: 5px 8px; min-width: 0;
-  max-width: 200px; height: 34px; }
-#filters input { max-width: none; width: 100%; }
-button { cursor: pointer; }
-output { font-size: 13px; color: var(--soft); line-height: 34px; margin-left: auto; }
-.legend { display: flex; flex-wrap: wrap; gap: 4px 14px; margin: 12px 0; line-height: 24px;
-  max-width: none; }
-.talk { background: var(--card); border: 1px solid var(--line); border-radius: 10px;
-  padding: 14px 18px; margin-top: 14px; scroll-margin-top: 76px; }
-.talk header { display: flex; flex-wrap: wrap; gap: 4px 12px; justify-content: space-between;
-  margin-bottom: 10px; }
-.talk h2 { font-size: 15px; overflow-wrap: anywhere; margin: 0; }
-.talk .failed { margin: 0 0 10px; padding: 8px 12px 8px 28px; background: var(--wrong);
-  border-radius: 6px; font-size: 14px; overflow-wrap: anywhere; }
-.turns > div { display: grid; grid-template-columns: 76px 1fr; gap: 10px; padding: 6px 0; }
-.turns p { margin: 0 0 4px; white-space: pre-wrap; overflow-wrap: anywhere; }
-.role { color: var(--soft); font-size: 13px; line-height: 24px; }
-.turns .assistant p { font-weight: 550; }
-.spoken { background: var(--soft-fill); border-bottom: 2px solid var(--ours); padding: 1px 4px;
-  border-radius: 3px 3px 0 0; color: var(--ink); box-decoration-break: clone; }
-.heard { max-width: 640px; margin: 2px 0 6px; }
-.heard .note { margin: 2px 0 6px; }
-.heard audio { width: 100%; height: 34px; display: block; }
-.wave { width: 100%; height: 56px; cursor: pointer; margin-bottom: 4px; }
-.wave path { fill: var(--ours); stroke: var(--ours); stroke-width: 1;
-  vector-effect: non-scaling-stroke; }
-.wave .played { fill: var(--good-soft); }
-.talk details { border: 0; border-top: 1px solid var(--line); border-radius: 0; padding: 8px 0 0;
-  margin-top: 8px; }
-.talk summary { font-size: 13px; font-weight: 400; color: var(--soft); }
-.tokens { font: 13px/24px ui-monospace, SFMono-Regular, Menlo, monospace; white-space: pre-wrap;
-  overflow-wrap: anywhere; max-width: none; }
-p.tokens { margin: 8px 0 0; }
-.tokens i { font-style: normal; border-radius: 3px; padding: 2px 0; margin-right: 1px; }
-.tokens .off { color: var(--soft); background: var(--soft-fill); }
-.tokens .on { background: var(--good-soft); color: var(--good); }
-.slot { background: var(--ours); color: var(--card); border-radius: 9px; padding: 1px 8px;
-  font-size: 12px; margin-right: 1px; }
-kbd { font: 12px ui-monospace, monospace; border: 1px solid var(--line); border-radius: 4px;
-  padding: 0 5px; background: var(--card); }
-:focus-visible, .talk:focus { outline: 2px solid var(--ours); outline-offset: 2px; }
-@media (max-width: 520px) {
-  #filters { position: static; } .turns > div { grid-template-columns: 1fr; gap: 0; }
-}
-@media print { #filters, audio { display: none; } }
-"""
-
-_SCRIPT = """
-"use strict";
-const talks = [...document.querySelectorAll(".talk")];
-const form = document.getElementById("filters");
-const { search, task, language, voice, failed } = form.elements;
-const words = new Map(talks.map((talk) => [talk,
-  [...talk.querySelectorAll("header, .turns")].map((e) => e.textContent).join(" ").toLowerCase()]));
-
-function fits(talk, terms) {
-  const faults = talk.dataset.failed.split("|").filter(Boolean);
-  return [task, language, voice].every((s) => !s.value || talk.dataset[s.name] === s.value)
-    && (!failed.value || (failed.value === "none" ? !faults.length
-      : failed.value === "any" ? faults.length > 0 : faults.includes(failed.value)))
-    && terms.every((term) => words.get(talk).includes(term));
-}
-
-function filter() {
-  const terms = search.value.toLowerCase().split(/\\s+/).filter(Boolean);
-  for (const talk of talks) talk.hidden = !fits(talk, terms);
-  const shown = talks.filter((talk) => !talk.hidden).length;
-  form.querySelector("output").textContent = `${shown} of ${talks.length} shown`;
-}
-
-function move(step) {
-  const shown = talks.filter((talk) => !talk.hidden);
-  const here = shown.indexOf(document.activeElement.closest(".talk"));
-  const next = here < 0 ? shown[0] : shown[here + step];
-  if (next) { next.focus({ preventScroll: true }); next.scrollIntoView({ block: "start" }); }
-}
-
-function play() {
-  const talk = document.activeElement.closest(".talk") || talks.find((t) => !t.hidden);
-  const player = talk && talk.querySelector("audio");
-  if (player) player.paused ? player.play() : player.pause();
-}
-
-for (const player of document.querySelectorAll("audio")) {
-  const wave = player.parentElement.querySelector(".wave");
-  player.addEventListener("timeupdate", () => {
-    const width = wave.viewBox.baseVal.width * player.currentTime / player.duration;
-    wave.querySelector(".played").setAttribute("width", width);
-  });
-  player.addEventListener("play", () => {
-    for (const other of document.querySelectorAll("audio")) if (other !== player) other.pause();
-  });
-  wave.addEventListener("click", (event) => {
-    const box = wave.getBoundingClientRect();
-    player.currentTime = player.duration * (event.clientX - box.left) / box.width;
-    player.play();
-  });
-}
-
-document.addEventListener("keydown", (event) => {
-  const isTyping = event.target.closest("input, select");
-  if (event.key === "Escape" && isTyping) event.target.blur();
-  if (isTyping || event.ctrlKey || event.metaKey || event.altKey) return;
-  const acts = { "/": () => search.focus(), j: () => move(1), k: () => move(-1), p: play };
-  const act = acts[event.key];
-  if (act) { event.preventDefault(); act(); }
-});
-form.addEventListener("input", filter);
-form.addEventListener("reset", () => setTimeout(filter));
-form.addEventListener("submit", (event) => event.preventDefault());
-form.hidden = false;
-filter();
-"""
