@@ -61,6 +61,7 @@ def log_line(step: int) -> dict:
         "draw": 12 * step,
         "loss_by_source": {"speech": 3 / step, HOSTILE: 1.0},
         "tokens_by_source": {"speech": 100, HOSTILE: 300},
+        "conversations_by_source": {"speech": 9, HOSTILE: 3},
         "ctc": 5 / step,
         "tokens_per_s": 100.0,
         "audio_s_per_s": 4.0,

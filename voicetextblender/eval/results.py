@@ -11,7 +11,6 @@ from pathlib import Path
 
 from voicetextblender import audio
 from voicetextblender.config import Recipe, load_recipe
-from voicetextblender.data.blend import Blend
 from voicetextblender.data.records import Records
 from voicetextblender.eval.predict import predictions_file, read_predictions
 from voicetextblender.eval.scores import Score, read_scores
@@ -104,26 +103,24 @@ def read_run(folder: Path) -> Run:
 
 
 def source_facts(recipe: Recipe, log: Sequence[dict]) -> list[SourceFacts]:
-    """Return what each source was to give and gave, up to the log's last line."""
+    """Return what each source was to give and, as the log has it, gave."""
     weights = [source.weight for source in recipe.blend]
+    counts = [_counted(log, "conversations_by_source", source.name) for source in recipe.blend]
     records = [
         Records(source.path) if glob.glob(source.path, recursive=True) else None
         for source in recipe.blend
     ]
-    sizes = [len(found) if found else 1 for found in records]
-    draws = log[-1]["draw"]
-    drawn = Blend(sizes, weights, recipe.train.seed).counts(draws)
     return [
         SourceFacts(
             name=source.name,
             planned=source.weight / sum(weights),
             drawn=number,
-            realised=number / max(1, draws),
-            tokens=sum(line["tokens_by_source"].get(source.name, 0) for line in log),
+            realised=number / max(1, sum(counts)),
+            tokens=_counted(log, "tokens_by_source", source.name),
             epochs=number / len(found) if found else None,
             hours=number * mean_speech_s(found) / 3600 if found else None,
         )
-        for source, found, number in zip(recipe.blend, records, drawn, strict=True)
+        for source, found, number in zip(recipe.blend, records, counts, strict=True)
     ]
 
 
@@ -133,6 +130,10 @@ def mean_speech_s(records: Records) -> float:
     clips = [clip for n in range(number) for clip in records[n * len(records) // number].clips]
     seconds = (c.duration or audio.probe_duration(c.audio) - c.start for c in clips)
     return sum(seconds) / number
+
+
+def _counted(log: Sequence[dict], key: str, source: str) -> int:
+    return sum(line[key].get(source, 0) for line in log)
 
 
 def _kind(score: Score) -> tuple[str | None, str | None, str | None]:

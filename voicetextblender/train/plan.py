@@ -155,24 +155,6 @@ def measure_cost(recipe: Recipe) -> Cost:
     return Cost(step_s, peak, f"CPU, {torch.get_num_threads()} threads")
 
 
-def planned_shares(recipe: Recipe) -> dict[str, float]:
-    """Return each source's share of all conversations that the run draws, by name."""
-    sources = build_sources(recipe.blend)
-    shares = dict.fromkeys((source.name for source in sources), 0.0)
-    for source in sources:
-        shares[source.name] += source.weight / sum(s.weight for s in sources)
-    return shares
-
-
-def realised_shares(log: Sequence[dict]) -> dict[str, float]:
-    """Return each source's share of the conversations that a run's log has counted."""
-    counts: dict[str, int] = {}
-    for line in log:
-        for name, number in line["conversations_by_source"].items():
-            counts[name] = counts.get(name, 0) + number
-    return {name: number / max(1, sum(counts.values())) for name, number in counts.items()}
-
-
 def show_plan(plan: Plan, console: "Console") -> None:
     """Print the plan as a table."""
     from rich.table import Table
