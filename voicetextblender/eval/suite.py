@@ -93,8 +93,12 @@ class Suite(Settings):
     asr: str = "whisper-base"
     """The speech recogniser that is compared with, and that the cascade begins with."""
 
-    tokens_per_batch: PositiveInt = 4096
-    """Positions that are answered together: prompts and answers, audio and text."""
+    tokens_per_batch: PositiveInt = 16384
+    """Positions that are answered together: prompts and answers, audio and text.
+
+    A step of many answers takes hardly longer than one of few: 48 together take a third of the time
+    that they take in twelves.
+    """
 
     @model_validator(mode="after")
     def _set_names_differ(self) -> Self:

@@ -106,17 +106,15 @@ def log_probs(
     """Return the log-probability of each conversation's answers, all read in one packed row."""
     with torch.inference_mode():
         batch = collate(samples, processor.num_mel_bins).to(model.device)
-        features = batch.features if batch.clip_lens else None
-        logits = model(
-            batch.input_ids[None],
-            position_ids=batch.position_ids[None],
-            input_features=features,
-            clip_lens=batch.clip_lens,
-            seq_lens=batch.seq_lens,
-        ).logits[0]  # (N, V)
+        audio = model.table.new_zeros(0, model.table.shape[1])
+        if batch.clip_lens:
+            audio, _ = model.embed_audio(batch.features, batch.clip_lens)
+        embeds = model.embed(batch.input_ids, audio)
+        hidden = model.decode(embeds[None], batch.position_ids[None], batch.seq_lens)[0]
         asked = batch.labels != IGNORE
+        logits = model.project(hidden[asked])  # of the answers alone: V is large
         each = torch.zeros(len(batch.labels), device=logits.device)
-        chosen = log_softmax(logits[asked].float(), -1).gather(1, batch.labels[asked, None])
+        chosen = log_softmax(logits.float(), -1).gather(1, batch.labels[asked, None])
         each[asked] = chosen.squeeze(1)
         return [row.sum().item() for row in each.split(batch.seq_lens)]
 
