@@ -17,7 +17,7 @@ from pathlib import Path
 from safetensors.torch import load_file, save
 
 from voicetextblender.audio import encode_opus, load
-from voicetextblender.chat import Audio, Conversation, Turn, to_line
+from voicetextblender.chat import Audio, Conversation, to_line
 from voicetextblender.config import load_recipe
 from voicetextblender.data.records import Records
 from voicetextblender.model.parts import resolve
@@ -61,13 +61,7 @@ class Carried:
             audio = os.path.relpath(place.audio, path.parent)
             return Audio(audio, duration=clip.duration, text=clip.text)
 
-        turns = tuple(
-            Turn(t.role, tuple(moved(p) if isinstance(p, Audio) else p for p in t.parts))
-            for t in conversation.messages
-        )
-        return Conversation(
-            conversation.id, turns, conversation.task, conversation.lang, conversation.meta
-        )
+        return conversation.with_clips(map(moved, conversation.clips))
 
 
 def main(out: Path, piece_bytes: int, recipes: list[Path]) -> None:

@@ -5,7 +5,7 @@ module knows nothing of files, tokens or tensors.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
@@ -80,13 +80,13 @@ class Conversation:
                     f"conversation '{self.id}': clip {clip.audio} has no 'text', so there "
                     f"is no typed twin; add what is said in the clip"
                 )
-        return self.written([clip.text or "" for clip in self.clips])
+        return self.with_clips([Text(clip.text or "") for clip in self.clips])
 
-    def written(self, texts: Sequence[str]) -> "Conversation":
-        """Return the conversation with a text in the place of each clip."""
-        left = iter(texts)
+    def with_clips(self, parts: Iterable[Part]) -> "Conversation":
+        """Return the conversation with another clip, or a text, in the place of each clip."""
+        left = iter(parts)
         turns = tuple(
-            Turn(t.role, tuple(Text(next(left)) if isinstance(p, Audio) else p for p in t.parts))
+            Turn(t.role, tuple(next(left) if isinstance(p, Audio) else p for p in t.parts))
             for t in self.messages
         )
         return Conversation(self.id, turns, self.task, self.lang, self.meta)

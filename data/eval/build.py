@@ -16,7 +16,6 @@ from voicetextblender.audio import load, probe_duration, save
 from voicetextblender.chat import Audio, Conversation, assistant, to_line, user
 from voicetextblender.data.records import Records
 from voicetextblender.eval.checks import check
-from voicetextblender.eval.speak import with_clips
 from voicetextblender.text import transcribe_instruction
 
 HERE = Path(__file__).parent
@@ -109,7 +108,7 @@ def build_coffee(test: Path) -> None:
         name = f"clips/{records[place].id}.opus"
         shutil.copy(clip.audio, HERE / name)
         duration_s = round(probe_duration(HERE / name), 3)
-        items.append(with_clips(records[place], [Audio(name, duration=duration_s)]))
+        items.append(records[place].with_clips([Audio(name, duration=duration_s)]))
     write(HERE / "coffee.jsonl", items)
     print(f"{len(items)} orders of coffee")
 

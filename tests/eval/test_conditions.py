@@ -3,9 +3,8 @@ import pytest
 
 from voicetextblender.audio import load, probe_duration, save
 from voicetextblender.chat import Audio, Conversation, assistant, user
-from voicetextblender.data.records import Records, load_clips
+from voicetextblender.data.records import Records, load_clips, write_lines
 from voicetextblender.eval.conditions import CONDITIONS, NOTHING, conditions, long, nothing
-from voicetextblender.eval.conditions import write_items as write
 from voicetextblender.seeding import seeded
 
 
@@ -34,7 +33,7 @@ def level_db(samples):
 
 
 def test_every_clip_is_put_into_every_condition_and_keeps_its_words(source, tmp_path):
-    write(conditions(source, tmp_path, 0), tmp_path)
+    write_lines(tmp_path / "items.jsonl", conditions(source, tmp_path, 0))
     made = read(tmp_path)
     assert [item.meta["condition"] for item in made] == [*CONDITIONS] * 2
     assert len({item.id for item in made}) == len(made)
@@ -45,7 +44,7 @@ def test_every_clip_is_put_into_every_condition_and_keeps_its_words(source, tmp_
 
 
 def test_a_clean_clip_is_the_clip_and_the_others_are_not(source, tmp_path):
-    write(conditions(source[:1], tmp_path, 0), tmp_path)
+    write_lines(tmp_path / "items.jsonl", conditions(source[:1], tmp_path, 0))
     clean, *others = read(tmp_path)
     samples = load_clips(source[0])[0]
     np.testing.assert_array_equal(load_clips(clean)[0], samples)
@@ -66,14 +65,14 @@ def test_noise_is_as_far_below_the_speech_as_it_says(sound, snr):
 
 def test_the_same_seed_makes_the_same_bytes(source, tmp_path):
     for folder in ("a", "b"):
-        write(conditions(source, tmp_path / folder, 0), tmp_path / folder)
+        write_lines(tmp_path / folder / "items.jsonl", conditions(source, tmp_path / folder, 0))
     for path in (tmp_path / "a").rglob("*.*"):
         assert path.read_bytes() == (tmp_path / "b" / path.relative_to(tmp_path / "a")).read_bytes()
 
 
 def test_where_nobody_speaks_no_words_are_right(tmp_path):
     number = 2 * len(NOTHING)
-    write(nothing(number, tmp_path, 0), tmp_path)
+    write_lines(tmp_path / "items.jsonl", nothing(number, tmp_path, 0))
     made = read(tmp_path)
     assert {item.meta["condition"] for item in made} == NOTHING.keys() and len(made) == number
     for item in made:
@@ -84,7 +83,7 @@ def test_where_nobody_speaks_no_words_are_right(tmp_path):
 
 
 def test_a_long_clip_says_all_that_it_was_joined_from(source, tmp_path):
-    write(long(source, tmp_path, 0, seconds=7.0), tmp_path)
+    write_lines(tmp_path / "items.jsonl", long(source, tmp_path, 0, seconds=7.0))
     (item,) = read(tmp_path)
     assert 7.0 <= probe_duration(item.clips[0].audio) < 7.0 + 2.4
     words = str(item.messages[-1].parts[0].text).split()

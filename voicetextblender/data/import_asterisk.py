@@ -2,13 +2,14 @@
 
 import gzip
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from voicetextblender import audio
-from voicetextblender.chat import Audio, Conversation, assistant, to_line, user
+from voicetextblender.chat import Audio, Conversation, assistant, user
 from voicetextblender.data.asterisk import NO_TRANSLATION, read_listing
 from voicetextblender.data.importing import NOTHING_GIVEN, Given, ImportReport
+from voicetextblender.data.records import write_lines
 from voicetextblender.text import transcribe_instruction, translate_instruction
 
 INSTALLED = Path("/usr/share")
@@ -55,7 +56,7 @@ def import_asterisk(
         )
         dropped["no recording"] += len(texts.keys() - recordings.keys())
         asr = [_asterisk_conversation(key, lang, clip) for key, clip in clips[lang].items()]
-        _write_lines(out / f"asr-{lang}.jsonl", asr)
+        write_lines(out / f"asr-{lang}.jsonl", asr)
     for lang in chosen:
         if lang == "en" or "en" not in clips:
             continue
@@ -65,7 +66,7 @@ def import_asterisk(
                 for key, clip in clips[spoken].items()
                 if key in clips[target] and not NO_TRANSLATION.match(key)
             ]
-            _write_lines(out / f"ast-{spoken}-{target}.jsonl", ast)
+            write_lines(out / f"ast-{spoken}-{target}.jsonl", ast)
     durations = [clip.duration or 0.0 for of_lang in clips.values() for clip in of_lang.values()]
     return ImportReport(len(durations), sum(durations) / 3600, dict(sorted((+dropped).items())))
 
@@ -121,8 +122,3 @@ def _asterisk_conversation(
     turns = (user(translate_instruction(lang, target), clip), assistant(answer))
     meta["target_lang"] = target
     return Conversation(f"asterisk-{lang}-{target}-{name}", turns, "ast", lang, meta)
-
-
-def _write_lines(path: Path, conversations: Iterable[Conversation]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(to_line(c) + "\n" for c in conversations), encoding="utf-8")

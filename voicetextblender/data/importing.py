@@ -12,12 +12,12 @@ import re
 import tarfile
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TextIO, TypeVar
 
 from voicetextblender.audio import probe_duration
-from voicetextblender.chat import Audio, Conversation, Turn, assistant, to_line, user
+from voicetextblender.chat import Audio, Conversation, assistant, to_line, user
 from voicetextblender.text import LANGUAGES, transcribe_instruction, translate_instruction
 
 Entry = TypeVar("Entry")
@@ -155,12 +155,8 @@ class Conversations:
 
         Raises UnusableEntry if a clip cannot be read.
         """
-        turns = tuple(
-            Turn(turn.role, tuple(self.refer(p) if isinstance(p, Audio) else p for p in turn.parts))
-            for turn in conversation.messages
-        )
-        id, task, lang = self.unique(conversation.id), conversation.task, conversation.lang
-        referring = Conversation(id, turns, task, lang, conversation.meta)
+        referring = conversation.with_clips([self.refer(clip) for clip in conversation.clips])
+        referring = replace(referring, id=self.unique(conversation.id))
         self._write(name, referring)
         self.kept += 1
         self.duration_s += sum(clip.duration or 0.0 for clip in referring.clips)

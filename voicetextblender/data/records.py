@@ -8,7 +8,7 @@ import glob
 import json
 import os
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import accumulate
 from pathlib import Path
@@ -18,7 +18,7 @@ import numpy as np
 
 from voicetextblender.audio import load
 from voicetextblender.cache import index_of
-from voicetextblender.chat import Audio, Conversation, parse_line
+from voicetextblender.chat import Conversation, parse_line, to_line
 from voicetextblender.parquet import parquet_rows, parquet_value
 
 Label = Literal["file", "lang", "task"]
@@ -84,6 +84,19 @@ class Records:
                 columns.append(np.concatenate([index_of(p, _labels)[:, place] for p in self.files]))
         kinds, numbers = np.unique(np.stack(columns, axis=1), axis=0, return_inverse=True)
         return [tuple(name.decode(errors="replace") for name in kind) for kind in kinds], numbers
+
+
+def spread(total: int, number: int) -> list[int]:
+    """Return so many of the places 0 to `total`, evenly spaced; all if there are no more."""
+    number = min(number, total)
+    return [n * total // number for n in range(number)]
+
+
+def write_lines(path: Path, conversations: Iterable[Conversation]) -> None:
+    """Write conversations, whose clips' paths are relative to the folder, as JSON lines."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = "".join(to_line(conversation) + "\n" for conversation in conversations)
+    path.write_text(lines, encoding="utf-8")
 
 
 def load_clips(conversation: Conversation) -> list[np.ndarray]:
@@ -163,14 +176,6 @@ def _absolute(conversation: Conversation, folder: Path) -> Conversation:
     """Make the clips' paths, which are relative to their file, absolute."""
     if not conversation.clips:
         return conversation
-    turns = tuple(
-        replace(
-            turn,
-            parts=tuple(
-                replace(part, audio=str(folder / part.audio)) if isinstance(part, Audio) else part
-                for part in turn.parts
-            ),
-        )
-        for turn in conversation.messages
+    return conversation.with_clips(
+        [replace(clip, audio=str(folder / clip.audio)) for clip in conversation.clips]
     )
-    return replace(conversation, messages=turns)

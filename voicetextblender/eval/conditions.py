@@ -13,9 +13,8 @@ import numpy as np
 import soxr
 
 from voicetextblender.audio import SAMPLE_RATE, save
-from voicetextblender.chat import Audio, Conversation, assistant, to_line, user
+from voicetextblender.chat import Audio, Conversation, assistant, user
 from voicetextblender.data.records import load_clips
-from voicetextblender.eval.speak import with_clips
 from voicetextblender.seeding import seeded
 from voicetextblender.synth.augment import (
     add_noise,
@@ -98,7 +97,7 @@ def conditions(source: Sequence[Conversation], folder: Path, seed: int) -> Itera
                 for number, (samples, clip) in enumerate(zip(changed, item.clips, strict=True))
             ]
             meta = {**item.meta, "condition": condition}
-            yield replace(with_clips(item, clips), id=id, meta=meta)
+            yield replace(item.with_clips(clips), id=id, meta=meta)
 
 
 def nothing(number: int, folder: Path, seed: int) -> Iterator[Conversation]:
@@ -138,12 +137,6 @@ def long(
     clip = _written(np.concatenate(pieces), folder, id, text)
     turns = (user(transcribe_instruction(lang), clip), assistant(text))
     yield Conversation(id, turns, "asr", lang, {**source[0].meta, "condition": f"{seconds:.0f} s"})
-
-
-def write_items(items: Iterator[Conversation], folder: Path) -> None:
-    """Write items to `folder/items.jsonl`; their clips are there already."""
-    lines = "".join(to_line(item) + "\n" for item in items)
-    (folder / "items.jsonl").write_text(lines, encoding="utf-8")
 
 
 def _written(samples: np.ndarray, folder: Path, name: str, text: str | None) -> Audio:

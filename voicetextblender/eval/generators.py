@@ -4,9 +4,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from voicetextblender.chat import Conversation
-from voicetextblender.data.records import Records
-from voicetextblender.eval.conditions import conditions, long, nothing, write_items
+from voicetextblender.data.records import Records, spread, write_lines
+from voicetextblender.eval.conditions import conditions, long, nothing
 from voicetextblender.eval.probes import MADE_UP, REWORKED
 from voicetextblender.eval.speak import spoken, write_spoken
 
@@ -40,21 +39,18 @@ def make(
         needs = "needs 'path', a set to begin with" if source is None else "takes no 'path'"
         raise ValueError(f"the generator '{name}' {needs}; see docs/sets.md")
     folder.mkdir(parents=True, exist_ok=True)
-    items = _chosen(source, number) if source else []
+    items = []
+    if source:
+        records = Records(source)
+        items = [records[place] for place in spread(len(records), number)]
+    file = folder / "items.jsonl"
     if name in MADE_UP:
         write_spoken(list(MADE_UP[name](number, seed)), folder, voices, seed)
     elif name == "spoken":
         write_spoken([spoken(item) for item in items], folder, voices, seed)
     elif name == "nothing":
-        write_items(nothing(number, folder, seed), folder)
+        write_lines(file, nothing(number, folder, seed))
     elif name in REWORKED:
-        write_items(REWORKED[name](items, seed), folder)
+        write_lines(file, REWORKED[name](items, seed))
     else:
-        write_items(_CHANGED[name](items, folder, seed), folder)
-
-
-def _chosen(source: str, number: int) -> list[Conversation]:
-    """Return so many conversations of a file, evenly spaced, or all that it has."""
-    records = Records(source)
-    number = min(number, len(records))
-    return [records[place * len(records) // number] for place in range(number)]
+        write_lines(file, _CHANGED[name](items, folder, seed))

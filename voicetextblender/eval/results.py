@@ -9,10 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from voicetextblender import audio
 from voicetextblender.config import Recipe, load_recipe
-from voicetextblender.data.records import Records
-from voicetextblender.eval.predict import predictions_file, read_predictions
+from voicetextblender.data.records import Records, spread
+from voicetextblender.eval.predict import predictions_file, read_predictions, seconds_of
 from voicetextblender.eval.scores import Score, read_scores
 from voicetextblender.train.log import read_log
 
@@ -126,10 +125,8 @@ def source_facts(recipe: Recipe, log: Sequence[dict]) -> list[SourceFacts]:
 
 def mean_speech_s(records: Records) -> float:
     """Return the mean seconds of speech in a conversation, from at most _SAMPLED of them."""
-    number = min(len(records), _SAMPLED)
-    clips = [clip for n in range(number) for clip in records[n * len(records) // number].clips]
-    seconds = (c.duration or audio.probe_duration(c.audio) - c.start for c in clips)
-    return sum(seconds) / number
+    places = spread(len(records), _SAMPLED)
+    return sum(seconds_of(clip) for n in places for clip in records[n].clips) / len(places)
 
 
 def _counted(log: Sequence[dict], key: str, source: str) -> int:

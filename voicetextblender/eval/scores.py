@@ -99,8 +99,7 @@ def score_files(
         normaliser=normaliser,
         merge_compounds=merge_compounds,
     )
-    records = Records(str(references))
-    items = [records[place] for place in range(len(records))]
+    items = [*Records(str(references))]
     found = in_order_of(items, read_predictions(predictions), predictions)
     answers = Answers(items, found, normaliser, merge_compounds)
     return _rows_of(of, {predictions.stem: answers})

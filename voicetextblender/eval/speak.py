@@ -13,7 +13,8 @@ import numpy as np
 import soxr
 
 from voicetextblender.audio import SAMPLE_RATE, save
-from voicetextblender.chat import Audio, Conversation, Text, Turn, to_line
+from voicetextblender.chat import Audio, Conversation, Text, Turn
+from voicetextblender.data.records import write_lines
 from voicetextblender.seeding import seeded
 from voicetextblender.synth.voices import load_voice
 
@@ -50,7 +51,7 @@ def write_spoken(
     Raises ValueError for a voice that is not there or cannot say something.
     """
     (folder / "clips").mkdir(parents=True, exist_ok=True)
-    lines = []
+    said = []
     for item in items:
         random = seeded(seed, "speaker", item.id)
         speakers = [voices[int(n)] for n in random.permutation(len(voices))]
@@ -64,19 +65,9 @@ def write_spoken(
             clips.append(clip)
         if any(not clip.audio for clip in item.clips):
             meta = {**item.meta, "voice": speakers[0], "synthetic": True}
-            item = replace(with_clips(item, clips), meta=meta)
-        lines.append(to_line(item) + "\n")
-    (folder / "items.jsonl").write_text("".join(lines), encoding="utf-8")
-
-
-def with_clips(item: Conversation, clips: Sequence[Audio]) -> Conversation:
-    """Return an item with other clips in the places of its own."""
-    left = iter(clips)
-    turns = tuple(
-        Turn(t.role, tuple(next(left) if isinstance(p, Audio) else p for p in t.parts))
-        for t in item.messages
-    )
-    return replace(item, messages=turns)
+            item = replace(item.with_clips(clips), meta=meta)
+        said.append(item)
+    write_lines(folder / "items.jsonl", said)
 
 
 def _say(lines: Sequence[str], voices: Sequence[str], seed: int) -> np.ndarray:

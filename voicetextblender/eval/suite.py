@@ -7,15 +7,15 @@ else: neither the model nor the place where the data came from.
 
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
-from voicetextblender.chat import Audio, Conversation, assistant, to_line
-from voicetextblender.data.records import Records
+from voicetextblender.chat import Conversation, assistant, to_line
+from voicetextblender.data.records import Records, spread, write_lines
 from voicetextblender.eval.generators import make
 from voicetextblender.settings import Settings, read_yaml, validate
 
@@ -137,13 +137,11 @@ def write_items(of: EvalSet, out: Path) -> list[Conversation]:
     ValueError for an item without a reference answer, or an id that is there twice.
     """
     folder = out / "items"
-    folder.mkdir(parents=True, exist_ok=True)
-    items: dict[str, str] = {}
+    items: dict[str, Conversation] = {}
     source = source_file(of, out)
     records = Records(str(source))
-    number = min(len(records), of.limit or len(records))
-    for place in range(number):
-        item = records[place * len(records) // number]
+    for place in spread(len(records), of.limit or len(records)):
+        item = records[place]
         where = f"{source}: conversation '{item.id}'"
         if item.messages[-1].role != "assistant":
             raise ValueError(
@@ -152,16 +150,16 @@ def write_items(of: EvalSet, out: Path) -> list[Conversation]:
             )
         if item.id in items:
             raise ValueError(f"{where} is there twice; give each conversation its own id")
-        items[item.id] = to_line(_placed(item, lambda path: os.path.relpath(path, folder)))
-    path = folder / f"{of.name}.jsonl"
-    path.write_text("".join(line + "\n" for line in items.values()), encoding="utf-8")
+        items[item.id] = item.with_clips(
+            [replace(clip, audio=os.path.relpath(clip.audio, folder)) for clip in item.clips]
+        )
+    write_lines(folder / f"{of.name}.jsonl", items.values())
     return read_items(out, of.name)
 
 
 def read_items(out: Path, name: str) -> list[Conversation]:
     """Return the items of a set that was asked. Raises ValueError if there are none."""
-    records = Records(str(out / "items" / f"{name}.jsonl"))
-    return [records[place] for place in range(len(records))]
+    return [*Records(str(out / "items" / f"{name}.jsonl"))]
 
 
 def source_file(of: EvalSet, out: Path) -> Path:
@@ -183,13 +181,9 @@ def _passages(of: EvalSet, out: Path) -> Path:
     path = out / "made" / of.name / "items.jsonl"
     lines = Path(of.path).read_text(encoding="utf-8").split("\n")
     passages = [line.strip() for line in lines if line.strip()]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(
-        "".join(
-            to_line(Conversation(f"passage-{n}", (assistant(text),))) + "\n"
-            for n, text in enumerate(passages, start=1)
-        ),
-        encoding="utf-8",
+    write_lines(
+        path,
+        [Conversation(f"passage-{n}", (assistant(text),)) for n, text in enumerate(passages, 1)],
     )
     return path
 
@@ -217,19 +211,5 @@ def digest(items: Sequence[Conversation]) -> str:
 
 def without_folders(item: Conversation) -> Conversation:
     """Return an item whose clips are named by their file alone."""
-    return _placed(item, os.path.basename)
-
-
-def _placed(item: Conversation, place: Callable[[str], str]) -> Conversation:
-    """Give every clip the path that `place` makes of its own."""
-    turns = tuple(
-        replace(
-            turn,
-            parts=tuple(
-                replace(part, audio=place(part.audio)) if isinstance(part, Audio) else part
-                for part in turn.parts
-            ),
-        )
-        for turn in item.messages
-    )
-    return replace(item, messages=turns)
+    clips = [replace(clip, audio=os.path.basename(clip.audio)) for clip in item.clips]
+    return item.with_clips(clips)

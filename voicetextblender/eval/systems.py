@@ -18,7 +18,7 @@ import torch
 from torch.nn.functional import log_softmax
 
 from voicetextblender.batch import IGNORE, Sample, collate
-from voicetextblender.chat import Conversation, assistant
+from voicetextblender.chat import Conversation, Text, assistant
 from voicetextblender.data.records import load_clips
 from voicetextblender.eval.predict import Measure, Measured, System, choices
 from voicetextblender.eval.retention import divergence, perplexity, untouched_llm
@@ -187,7 +187,8 @@ def _write_down(part: str) -> Rewrite:
     """Return what puts a recogniser's words in the place of the clips."""
 
     def rewrite(asked: Sequence[Conversation]) -> list[Conversation]:
-        return [c.written(texts) for c, texts in zip(asked, _heard(part, asked), strict=True)]
+        heard = _heard(part, asked)
+        return [c.with_clips(map(Text, t)) for c, t in zip(asked, heard, strict=True)]
 
     return rewrite
 

@@ -18,7 +18,7 @@ from voicetextblender.audio import SAMPLE_RATE
 from voicetextblender.batch import IGNORE, Batch, Sample, collate
 from voicetextblender.chat import Audio, Conversation, Text
 from voicetextblender.config import Recipe
-from voicetextblender.data.records import load_clips
+from voicetextblender.data.records import load_clips, spread
 from voicetextblender.data.sources import Source
 from voicetextblender.model.attention import PACKED
 from voicetextblender.model.modeling import SpeechLM
@@ -117,9 +117,8 @@ def consult(recipe: Recipe, console: "Console") -> bool:
 
 def admit(source: Source, processor: SpeechLMProcessor) -> Iterator[Patient]:
     """Yield conversations, evenly spread over the source, read, heard and encoded."""
-    num = min(EXAMINED, len(source))
-    for n in range(num):
-        patient = Patient(source, n * len(source) // num)
+    for place in spread(len(source), EXAMINED):
+        patient = Patient(source, place)
         check = "conversations can be read"
         try:
             patient.conversation = source[patient.number]

@@ -7,7 +7,7 @@ from voicetextblender.batch import IGNORE, Batch, Sample, Twin, with_clips
 from voicetextblender.chat import Conversation
 from voicetextblender.config import Recipe, SourceConfig, TrainConfig
 from voicetextblender.data.loader import Loader
-from voicetextblender.data.records import Records, load_clips
+from voicetextblender.data.records import Records, load_clips, spread
 from voicetextblender.data.sources import Source, divide
 from voicetextblender.model.processing import SpeechLMProcessor
 from voicetextblender.seeding import seeded
@@ -152,9 +152,7 @@ def build_hearing_loader(recipe: Recipe, processor: SpeechLMProcessor) -> Loader
 
 def _speaks(source: Source) -> bool:
     """Return whether some of a few conversations have clips whose words are known."""
-    number = min(len(source), 16)
-    some = (source[place * len(source) // number] for place in range(number))
-    return any(clip.text for conversation in some for clip in conversation.clips)
+    return any(clip.text for n in spread(len(source), 16) for clip in source[n].clips)
 
 
 def build_loader(recipe: Recipe, processor: SpeechLMProcessor) -> Loader:

@@ -18,6 +18,7 @@ from voicetextblender.batch import IGNORE
 from voicetextblender.chat import Conversation
 from voicetextblender.config import Recipe
 from voicetextblender.data.blend import Blend
+from voicetextblender.data.records import spread
 from voicetextblender.data.sources import Source
 from voicetextblender.model.processing import SpeechLMProcessor
 from voicetextblender.train.feed import build_sources
@@ -107,19 +108,20 @@ def make_plan(
 
 def look_at(source: Source, processor: SpeechLMProcessor, budget: int) -> Lengths:
     """Measure at most SAMPLED conversations, evenly spread over the source, without decoding."""
-    num = min(SAMPLED, len(source))
+    places = spread(len(source), SAMPLED)
     measured: list[tuple[float, int, int]] = []
     too_long = 0
-    for n in range(num):
+    for place in places:
         try:
-            lengths = measure_lengths(source[n * len(source) // num], processor)
+            lengths = measure_lengths(source[place], processor)
         except (ValueError, OSError):
             continue  # counted as unusable
         too_long += lengths[1] > budget
         measured.append(lengths)
     usable = [lengths for lengths in measured if lengths[1] <= budget]
     means = [statistics.fmean(column) for column in zip(*usable, strict=True)] or [0.0] * 3
-    return Lengths(*means, too_long=too_long / num, unusable=1 - len(measured) / num)
+    unusable = 1 - len(measured) / len(places)
+    return Lengths(*means, too_long=too_long / len(places), unusable=unusable)
 
 
 def measure_lengths(
