@@ -113,11 +113,13 @@ def flash_attention_over(
 ) -> Tensor:
     """Map (1, H, N, C) queries, keys and values (fewer heads), bf16 or fp16, to (1, H, N, C)."""
     groups = query.shape[1] // key.shape[1]
-    rows = [query, *(x.repeat_interleave(groups, dim=1) for x in (key, value))]
+    key, value = (x.repeat_interleave(groups, dim=1) for x in (key, value))
     starts, longest = _starts(seq_lens, query.device), max(seq_lens)
     before = window - 1 if is_causal and window is not None else -1
     attended = varlen_attn(
-        *(row[0].transpose(0, 1) for row in rows),
+        query[0].transpose(0, 1),
+        key[0].transpose(0, 1),
+        value[0].transpose(0, 1),
         starts,
         starts,
         longest,
@@ -166,9 +168,8 @@ def _flex(device: str) -> Callable[..., object]:
     return torch.compile(flex_attention)
 
 
-@lru_cache(
-    maxsize=4
-)  # the layers of a step share it: the encoder's, and the LLM's with and without
+# The layers of a step share it: the encoder's, and the LLM's with a window and without.
+@lru_cache(maxsize=4)
 def _block_mask(
     seq_lens: tuple[int, ...], is_causal: bool, window: int | None, device: torch.device
 ) -> BlockMask:

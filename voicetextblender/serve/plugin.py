@@ -10,7 +10,7 @@ from voicetextblender.model.configuration import SpeechLMConfig
 
 def register() -> None:
     """Make exported models known to vLLM, in whichever of its processes this is called."""
-    from vllm import ModelRegistry  # pyright: ignore[reportMissingImports]
+    from vllm import ModelRegistry  # pyright: ignore  # in an environment of its own
 
     import voicetextblender.model.processing  # noqa: F401  registers the processor
 
