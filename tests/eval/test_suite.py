@@ -10,6 +10,7 @@ from voicetextblender.eval.suite import (
     load_suite,
     read_items,
     reference,
+    shortened,
     write_items,
 )
 
@@ -109,6 +110,13 @@ def test_a_suite_that_comes_to_include_itself_is_refused(tmp_path):
     (tmp_path / "two.yaml").write_text("name: two\ninclude: [one.yaml]\n")
     with pytest.raises(ValueError, match=r"one.yaml: a suite cannot include itself; take it out"):
         load_suite(tmp_path / "one.yaml")
+
+
+def test_a_shortened_suite_asks_no_more_of_any_set():
+    sets = [EvalSet(name=f"{n}", path="a", speech="real", scorer="wer", limit=n) for n in (3, 9)]
+    whole = EvalSet(name="all", path="a", speech="real", scorer="wer")
+    short = shortened(Suite(name="mine", sets=(*sets, whole)), 5)
+    assert [one.limit for one in short.sets] == [3, 5, 5]
 
 
 def test_a_suite_may_be_included_on_two_ways(tmp_path):

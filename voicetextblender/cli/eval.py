@@ -18,17 +18,22 @@ def evaluate(
     only: Annotated[
         str | None, typer.Option(help="Systems to ask, such as ours,base.", metavar="NAMES")
     ] = None,
+    limit: Annotated[
+        int | None, typer.Option(help="Items of each set, evenly spaced; all if left out.", min=1)
+    ] = None,
     score_only: Annotated[
         bool, typer.Option(help="Score the predictions that are there; no model is loaded.")
     ] = False,
 ) -> None:
     """Ask a suite of a model, of the LLM that it began as, and of a cascade; score the answers.
 
-    Example: vtb eval runs/demo/model suites/real.yaml --out runs/demo/eval
+    Example: vtb eval runs/demo/model suites/full.yaml --limit 16 --out runs/demo/eval-small
     """
-    from voicetextblender.eval.suite import load_suite
+    from voicetextblender.eval.suite import load_suite, shortened
 
     asked = load_suite(suite)
+    if limit is not None:
+        asked = shortened(asked, limit)
     out = out or model.parent / "eval"
     from voicetextblender.eval.scores import score_folder
 

@@ -130,6 +130,12 @@ def load_suite(path: str | Path, includers: Sequence[Path] = ()) -> Suite:
     return validate(Suite, whole.model_dump(), str(path))
 
 
+def shortened(suite: Suite, limit: int) -> Suite:
+    """Return a suite that asks at most so many items of each set."""
+    sets = [one.model_copy(update={"limit": min(limit, one.limit or limit)}) for one in suite.sets]
+    return suite.model_copy(update={"sets": tuple(sets)})
+
+
 def write_items(of: EvalSet, out: Path) -> list[Conversation]:
     """Write a set's items to `out/items/SET.jsonl`, and return them as they are read back.
 
