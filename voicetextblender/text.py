@@ -6,7 +6,9 @@ wordings ask as people do, in English or in the language that the answer is in.
 
 import re
 import unicodedata
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 import numpy as np
@@ -142,6 +144,14 @@ def normalise(text: str, normaliser: Normaliser = "basic") -> str:
     text = re.sub(r"(?<!\w)'|'(?!\w)", " ", text)
     kept = (" " if c != "'" and unicodedata.category(c)[0] in "PS" else c for c in text)
     return " ".join("".join(kept).split())
+
+
+@cache
+def english_forms() -> Callable[[str], str]:
+    """Return Whisper's normaliser: numbers in digits, no contractions; its spellings left out."""
+    from transformers.models.whisper.english_normalizer import EnglishTextNormalizer
+
+    return EnglishTextNormalizer({})
 
 
 def _name(lang: str) -> str:

@@ -15,14 +15,9 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
-from typing import TYPE_CHECKING
 
 from voicetextblender.chat import Conversation, Text
-from voicetextblender.text import normalise
-
-if TYPE_CHECKING:
-    from transformers.models.whisper.english_normalizer import EnglishTextNormalizer
+from voicetextblender.text import english_forms, normalise
 
 VERSION = 1  # raise it when any answer gets another score
 
@@ -310,12 +305,5 @@ def _numerals(text: str) -> str:
     Phrase by phrase, or `two, three` would be 23 too; without brackets, whose content is lost.
     """
     text = text.translate(str.maketrans("-–’()[]<>", "  '      "))
-    digits = " ".join(map(_english(), re.split(r"[,;:.!?]+\s|\n", text)))
+    digits = " ".join(map(english_forms(), re.split(r"[,;:.!?]+\s|\n", text)))
     return re.sub(r"\bone\b", "1", digits)  # alone the library leaves it a word
-
-
-@cache
-def _english() -> "EnglishTextNormalizer":
-    from transformers.models.whisper.english_normalizer import EnglishTextNormalizer
-
-    return EnglishTextNormalizer({})

@@ -5,7 +5,7 @@ import json
 import secrets
 from collections.abc import Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import numpy as np
 import soundfile
@@ -13,10 +13,7 @@ import soundfile
 from voicetextblender.audio import SAMPLE_RATE
 from voicetextblender.model.parts import resolve
 from voicetextblender.synth.remote import is_url, parse_service, post
-from voicetextblender.text import normalise
-
-if TYPE_CHECKING:
-    from transformers.models.whisper.english_normalizer import EnglishTextNormalizer
+from voicetextblender.text import english_forms, normalise
 
 _WINDOW_S = 30.0  # what Whisper hears at once
 _LONGEST_ANSWER = 200  # tokens of Whisper's: more than 30 s of fast speech
@@ -157,12 +154,5 @@ def word_error(reference: str, hypothesis: str, lang: str = "en") -> float:
 def _comparable(text: str, lang: str) -> str:
     if lang != "en":
         return normalise(text)
-    words = _english()(text.replace("’", "'")).split()
+    words = english_forms()(text.replace("’", "'")).split()
     return " ".join(word for word in words if any(map(str.isalnum, word)))
-
-
-@cache
-def _english() -> "EnglishTextNormalizer":
-    from transformers.models.whisper.english_normalizer import EnglishTextNormalizer
-
-    return EnglishTextNormalizer({})
