@@ -22,7 +22,7 @@ from voicetextblender.chat import Conversation
 from voicetextblender.eval.predict import Measured, System
 from voicetextblender.eval.suite import reference
 from voicetextblender.model.modeling import SpeechLM
-from voicetextblender.model.parts import resolve
+from voicetextblender.model.parts import quietly, resolve
 from voicetextblender.model.processing import SpeechLMProcessor
 
 Logits = Callable[[Tensor], Tensor]
@@ -35,7 +35,8 @@ def untouched_llm(model: SpeechLM, processor: SpeechLMProcessor) -> System:
 
     @cache
     def loaded() -> nn.Module:
-        llm = AutoModelForCausalLM.from_pretrained(resolve(name), dtype=model.dtype)
+        with quietly():
+            llm = AutoModelForCausalLM.from_pretrained(resolve(name), dtype=model.dtype)
         return nn.Module.to(llm.eval(), model.device)
 
     def measure(items: Sequence[Conversation]) -> list[Measured]:

@@ -24,7 +24,6 @@ from transformers import (
     PreTrainedModel,
 )
 from transformers.modeling_outputs import CausalLMOutputWithPast
-from transformers.utils import logging
 
 from voicetextblender.config import LoraConfig as LoraSettings
 from voicetextblender.config import ModelConfig
@@ -42,7 +41,7 @@ from voicetextblender.model.encoder import (
     encoder_from_config,
     encoder_from_pretrained,
 )
-from voicetextblender.model.parts import resolve
+from voicetextblender.model.parts import quietly, resolve
 from voicetextblender.model.splice import audio_mask, splice
 
 LORA = "vtb"
@@ -89,7 +88,7 @@ class SpeechLM(PreTrainedModel):
         )
         model = cls.__new__(cls)
         PreTrainedModel.__init__(model, config)
-        with _no_progress_bar():
+        with quietly():
             llm = AutoModelForCausalLM.from_pretrained(
                 llm_path, dtype=dtype, attn_implementation=PACKED
             )
@@ -338,7 +337,7 @@ class SpeechLM(PreTrainedModel):
     @classmethod
     def _whole(cls, folder: Path, config: SpeechLMConfig, dtype: torch.dtype) -> "SpeechLM":
         """Load a folder that holds all weights, strictly. Raises ValueError."""
-        with _no_progress_bar():
+        with quietly():
             loaded: Any = super().from_pretrained(
                 folder, config=config, dtype=dtype, output_loading_info=True
             )
@@ -409,18 +408,6 @@ def _copy(path: Path, tensors: dict[str, Tensor]) -> None:
     with torch.no_grad():
         for name, tensor in tensors.items():
             tensor.copy_(stored[name])
-
-
-@contextmanager
-def _no_progress_bar() -> Iterator[None]:
-    """Keep transformers from drawing a progress bar for each part that it loads."""
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
 
 
 def _given(position_ids: Tensor | None) -> Tensor:

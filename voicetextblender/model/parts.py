@@ -236,6 +236,22 @@ def resolve(name: str) -> Path:
     )
 
 
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Keep transformers from drawing bars of its own, and from warnings that are not for users."""
+    from transformers.utils import logging as theirs
+
+    is_shown, verbosity = theirs.is_progress_bar_enabled(), theirs.get_verbosity()
+    theirs.disable_progress_bar()
+    theirs.set_verbosity_error()
+    try:
+        yield
+    finally:
+        theirs.set_verbosity(verbosity)
+        if is_shown:
+            theirs.enable_progress_bar()
+
+
 def _from_hub(name: str) -> Path:
     """Return the local snapshot of a hub repository, failing that the same part from packages."""
     from huggingface_hub import constants, snapshot_download

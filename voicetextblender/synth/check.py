@@ -11,7 +11,7 @@ import numpy as np
 import soundfile
 
 from voicetextblender.audio import SAMPLE_RATE
-from voicetextblender.model.parts import resolve
+from voicetextblender.model.parts import quietly, resolve
 from voicetextblender.synth.remote import is_url, parse_service, post
 from voicetextblender.text import english_forms, normalise
 
@@ -37,7 +37,10 @@ class WhisperRecogniser:
         folder = resolve(part)
         self._processor = WhisperProcessor.from_pretrained(folder)
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self._model = WhisperForConditionalGeneration.from_pretrained(folder, dtype=torch.bfloat16)
+        with quietly():
+            self._model = WhisperForConditionalGeneration.from_pretrained(
+                folder, dtype=torch.bfloat16
+            )
         self._model.generation_config.update(
             max_length=_LONGEST_ANSWER, do_sample=False, num_beams=1
         )
@@ -71,7 +74,7 @@ class WhisperRecogniser:
             return_attention_mask=True,
             return_tensors="pt",
         ).to(self._device, torch.bfloat16)
-        with torch.inference_mode():
+        with torch.inference_mode(), quietly():
             ids = self._model.generate(
                 inputs.input_features,
                 attention_mask=inputs.attention_mask,
