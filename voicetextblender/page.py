@@ -167,7 +167,8 @@ figure { margin: 0; background: var(--card); border: 1px solid var(--line); bord
   padding: 14px 16px 10px; }
 figcaption { font-weight: 600; font-size: 14px; margin-bottom: 4px; }
 svg { display: block; max-width: 100%; font: 11px system-ui, sans-serif; }
-figure svg { width: 100%; height: auto; }
+figure > svg { width: 100%; height: auto; }
+figure td, figure th { padding: 6px 7px; }
 table svg { max-width: none; }
 svg text { fill: var(--soft); }
 .grid { stroke: var(--line); stroke-width: 1; }

@@ -116,7 +116,7 @@ def test_a_shortened_suite_asks_no_more_of_any_set():
     sets = [EvalSet(name=f"{n}", path="a", speech="real", scorer="wer", limit=n) for n in (3, 9)]
     whole = EvalSet(name="all", path="a", speech="real", scorer="wer")
     short = shortened(Suite(name="mine", sets=(*sets, whole)), 5)
-    assert [one.limit for one in short.sets] == [3, 5, 5]
+    assert [(one.limit, one.number) for one in short.sets] == [(3, 5), (5, 5), (5, 5)]
 
 
 def test_a_suite_may_be_included_on_two_ways(tmp_path):

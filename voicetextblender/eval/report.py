@@ -110,30 +110,31 @@ def verdict(run: Run) -> list[str]:
 
 def tiles(run: Run) -> Html:
     """Show the headline numbers."""
-    tiled = []
+    heard, understood, kept = [], [], []
     for of in run.sets("real", "synthetic").values():
         ours = run.row(of, "ours")
         if ours is None:
             continue
-        under = [f"{interval(ours)} · {ours.num_items} items"]
+        under = [METRICS.get(of.metric, of.metric), f"{interval(ours)} · {ours.num_items} items"]
         for system in ("whisper", "cascade", "before"):
             if (row := run.row(of, system)) is not None:
                 on = f" on {row.num_items}" if row.num_items != ours.num_items else ""
                 under.append(f"{NAMES[system]} {shown(row.value, row.unit)} {row.unit}{on}")
-        name = "WER" if of.metric == "wer" else METRICS.get(of.metric, of.metric)
         label = join((tag("span", of.set), " ", chips(of)))
-        tiled.append(tile(label, shown(ours.value, ours.unit), f"{ours.unit} {name}", under))
+        made = tile(label, shown(ours.value, ours.unit), ours.unit, under)
+        (heard if of.metric == "wer" else understood).append(made)
     for of in run.sets("none").values():
         base, change = run.row(of, "base"), run.row(of, "ours", against="base")
         if of.metric == "perplexity" and base is not None and change is not None:
             under = [f"{base.value:.2f} before, {base.value + change.value:.2f} after"]
             number = f"{100 * change.value / base.value:+.1f}"
-            tiled.append(tile("Perplexity of plain text, voice on", number, "%", under))
+            kept.append(tile("Perplexity of plain text, voice on", number, "%", under))
             if (same := run.is_identical(of.set)) is not None:
                 under = ["its logits are the base LLM's" if same else "not the base LLM's"]
                 answer = "identical" if same else "differs"
-                tiled.append(tile("Voice off against the base LLM, bit by bit", answer, "", under))
-    return tag("div", *tiled[:_MOST_TILES], class_="tiles")
+                kept.append(tile("Voice off against the base LLM, bit by bit", answer, "", under))
+    shown_first = [*heard[: _MOST_TILES - len(kept)], *kept, *understood][:_MOST_TILES]
+    return tag("div", *shown_first, class_="tiles")
 
 
 def tile(name: str, number: str, unit: str, under: Sequence[str]) -> Html:
@@ -240,7 +241,7 @@ def speed(run: Run) -> Html:
     for system in ("ours", "whisper"):
         found = [row for of in sets.values() if (row := run.row(of, system)) is not None]
         if seconds := sum(row.seconds for row in found):
-            label = f"Transcribing, {NAMES[system]}"
+            label = f"{NAMES[system]}, transcribing"
             speed_ratio = sum(row.audio_s for row in found) / seconds
             rows.append((label, duration(seconds), NONE, times(speed_ratio)))
     if not rows:

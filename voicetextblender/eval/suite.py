@@ -131,8 +131,11 @@ def load_suite(path: str | Path, includers: Sequence[Path] = ()) -> Suite:
 
 
 def shortened(suite: Suite, limit: int) -> Suite:
-    """Return a suite that asks at most so many items of each set."""
-    sets = [one.model_copy(update={"limit": min(limit, one.limit or limit)}) for one in suite.sets]
+    """Return a suite that asks at most so many items of each set, and makes no more."""
+    sets = []
+    for one in suite.sets:
+        fewer = {"limit": min(limit, one.limit or limit), "number": min(limit, one.number)}
+        sets.append(one.model_copy(update=fewer))
     return suite.model_copy(update={"sets": tuple(sets)})
 
 

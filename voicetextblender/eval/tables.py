@@ -9,7 +9,7 @@ from voicetextblender.eval.charts import interval_axis, interval_chart, legend
 from voicetextblender.eval.listen import chips
 from voicetextblender.eval.results import Run
 from voicetextblender.eval.scores import FEWEST, Score
-from voicetextblender.page import Html, join, section, table, tag
+from voicetextblender.page import Html, details, join, section, table, tag
 from voicetextblender.text import LANGUAGES
 
 NONE = "–"
@@ -43,6 +43,9 @@ METRICS = {
     "kl": "nats from the base LLM",
     "correct": "judged correct",
     "redundancy": "judged redundant",
+    "unjudged": "not judged",
+    "slot_f1": "slot F1",
+    "invented": "words invented",
 }
 
 
@@ -92,12 +95,15 @@ def understanding(run: Run) -> Html:
     if not sets:
         return Html("")
     systems = _asked(run, sets, ("ours", "typed", "cascade", "base"))
-    rows = []
+    rows, others = [], []
     for name, of in sets.items():
         label: Html = join((tag("b", name), tag("br"), chips(of)))
-        for metric in _metrics(run, of):
-            rows.append((label, _measured(metric), *_rates(run, metric, systems, 1.0)))
-            label = Html("")
+        for number, metric in enumerate(_metrics(run, of)):
+            row = (_measured(metric), *_rates(run, metric, systems, 1.0))
+            if number:
+                others.append((tag("b", name) if number == 1 else "", *row))
+            else:
+                rows.append((label, *row))
     head = (
         *("Spoken to it", "Measured", interval_axis(1.0)),
         *(NAMES[system] for system in systems),
@@ -115,6 +121,17 @@ def understanding(run: Run) -> Html:
             "items, with its 95 % interval; bold where that leaves no doubt of the direction.",
             class_="note",
         ),
+        details(
+            "Other measures of the same answers",
+            tag(
+                "p",
+                "Kept of another: right answers among the items that it has right.",
+                class_="note",
+            ),
+            table(head, others, text_columns=3),
+        )
+        if others
+        else "",
     )
 
 
@@ -249,7 +266,8 @@ def _gap(gap: Score) -> Html:
     is_sure = gap.low > 0 or gap.high < 0
     value, spread = signed(gap)
     lines = (tag("b", value) if is_sure else value, tag("br"), spread)
-    return tag("span", *lines, class_=f"range {'bad' if is_worse else 'good'}")
+    colour = "" if not gap.value else "bad" if is_worse else "good"
+    return tag("span", *lines, class_=f"range {colour}")
 
 
 def _measured(of: Score) -> str:
@@ -282,26 +300,32 @@ def _group_figure(of: Score, by: str, found: Sequence[Score]) -> Html:
     ordered = sorted(found, key=lambda row: row.value, reverse=of.better == "low")
     worst, best = ordered[0], ordered[-1]
     limit = 1.0 if max(row.value for row in found) > 0.5 else 0.5
+    names = {row.group: _group_name(by, row) for row in found}
     rows = [
         (
-            tag("b", name) if row in (worst, best) else name,
+            tag("b", names[row.group]) if row in (worst, best) else names[row.group],
             interval_chart([(row.value, (row.low, row.high), _shade(row, worst, best))], limit),
             tag("b", shown(row.value, row.unit)) if row in (worst, best) else shown(row.value, "%"),
             str(row.num_items),
         )
         for row in ordered
-        if (name := LANGUAGES.get(str(row.group), str(row.group)) if by == "lang" else row.group)
     ]
     metric = METRICS.get(of.metric, of.metric)
     apart = worst.low > best.high or worst.high < best.low
     words = "their intervals do not meet" if apart else "which chance alone might explain"
-    gap = f"{worst.group} against {best.group}: {shown(abs(worst.value - best.value), of.unit)}"
+    between = f"{names[worst.group]} against {names[best.group]}"
+    gap = f"{between}: {shown(abs(worst.value - best.value), of.unit)}"
     return tag(
         "figure",
         tag("figcaption", f"{of.set}: {metric} by {by}"),
         table((by, interval_axis(limit), "%", "items"), rows, text_columns=2),
         tag("p", f"Largest gap, {gap} points, {words}.", class_="note"),
     )
+
+
+def _group_name(by: str, row: Score) -> str:
+    group = str(row.group)
+    return LANGUAGES.get(group, group) if by == "lang" else group
 
 
 def _shade(row: Score, worst: Score, best: Score) -> str:
