@@ -325,7 +325,7 @@ def _group_figure(of: Score, by: str, found: Sequence[Score]) -> Html:
 
 def _group_name(by: str, row: Score) -> str:
     group = str(row.group)
-    return LANGUAGES.get(group, group) if by == "lang" else group
+    return LANGUAGES.get(group, group) if by in ("lang", "target_lang") else group
 
 
 def _shade(row: Score, worst: Score, best: Score) -> str:
