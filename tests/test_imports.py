@@ -23,7 +23,7 @@ GROUND = {
     "cache",
     "parquet",
 }
-BELOW = GROUND | {"prompt"}
+BELOW = GROUND | {"prompt", "__version__"}
 MAY_IMPORT = {
     **{module: set() for module in GROUND},
     "config": {"settings"},
