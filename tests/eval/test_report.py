@@ -178,7 +178,7 @@ def test_the_largest_gap_between_groups_is_named(run):
     page = read(run)
     assert "asked: exact match by speaker" in page.text
     assert f"Largest gap, {HOSTILE} against him" in page.text
-    assert "normaliser basic-1" in page.text
+    assert "normaliser basic-2" in page.text
 
 
 def test_the_blend_is_shown_as_planned_and_as_drawn(run):

@@ -57,7 +57,7 @@ def test_every_row_says_how_it_was_made(out):
     assert read_scores(out / "results.json") == scores
     for row in json.loads((out / "results.json").read_text()):
         assert row["model"] in HEARD and row["decoding"] == "greedy"
-        assert row["scored_with"].startswith("normaliser basic-1, jiwer")
+        assert row["scored_with"].startswith("normaliser basic-2, jiwer")
         assert len(row["data_sha256"]) == 64 and row["num_items"] > 0
         assert row["low"] <= row["value"] <= row["high"]
 
