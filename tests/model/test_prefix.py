@@ -15,6 +15,10 @@ def log_probs():
     return (2 * torch.randn(T, V)).log_softmax(-1)
 
 
+def prefix_of(log_probs):
+    return HeardPrefix(lambda tokens: log_probs[:, tokens], torch.arange(2), BLANK, [STOP])
+
+
 def collapse(path):
     return tuple(k for k, _ in itertools.groupby(path) if k != BLANK)
 
@@ -27,7 +31,7 @@ def paths(log_probs):
 
 @pytest.mark.parametrize("said", [(), (0,), (0, 1), (1, 1), (2, 0, 2), (0, 0, 1)])
 def test_prefixes_score_as_the_sum_over_all_ways_to_hear_them(log_probs, said):
-    heard = HeardPrefix(log_probs, BLANK, [STOP])
+    heard = prefix_of(log_probs)
     for token in said:
         heard.accept(token)
     every = list(paths(log_probs))
@@ -44,7 +48,7 @@ def test_prefixes_score_as_the_sum_over_all_ways_to_hear_them(log_probs, said):
 
 def test_without_weight_it_is_the_llm_that_chooses_among_the_candidates(log_probs):
     logits = torch.randn(V)
-    weighed = HeardPrefix(log_probs, BLANK, [STOP]).weigh(logits, weight=0.0)
+    weighed = prefix_of(log_probs).weigh(logits, weight=0.0)
     kept = weighed.isfinite()
     torch.testing.assert_close(weighed[kept], logits.log_softmax(-1)[kept])
 

@@ -9,7 +9,7 @@ Shapes: T audio embeddings of one clip, V vocabulary, C candidates for the next 
 """
 
 import math
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 import numpy as np
 import torch
@@ -33,16 +33,25 @@ NEVER = -1e4
 class HeardPrefix:
     """How well a growing transcript fits what is heard in one clip."""
 
-    def __init__(self, log_probs: Tensor, blank: int, stop_ids: Collection[int]) -> None:
-        """Begin with the empty transcript of a clip with (T, V) log-probabilities."""
+    def __init__(
+        self,
+        log_probs: Callable[[Tensor], Tensor],
+        heard: Tensor,
+        blank: int,
+        stop_ids: Collection[int],
+    ) -> None:
+        """Begin with the empty transcript of a clip.
+
+        `log_probs` maps (C,) tokens to their (T, C) log-probabilities; `heard` are the tokens that
+        are likely anywhere in the clip.
+        """
         self.log_probs = log_probs
-        values, ids = log_probs.topk(min(PER_FRAME, log_probs.shape[1]), dim=-1)
-        heard = ids[values > math.log(LEAST)].unique()
-        self.heard = heard[heard != blank]
         self.stops = torch.tensor(sorted(stop_ids))
         self.others = torch.tensor([blank, *stop_ids])
         """Tokens that no clip says."""
-        self.blank = log_probs[:, blank].double().numpy()  # (T,)
+        self.heard = heard[~torch.isin(heard, self.others)]
+        self.of_heard = log_probs(self.heard).double()  # (T, C)
+        self.blank = log_probs(torch.tensor([blank]))[:, 0].double().numpy()  # (T,)
         # (T,): log-probability that what is heard up to there is the transcript, and ends so.
         self.in_blank = np.cumsum(self.blank)
         self.in_token = np.full(len(self.blank), -np.inf)
@@ -52,16 +61,30 @@ class HeardPrefix:
 
     @classmethod
     def of_clip(cls, model: SpeechLM, embeds: Tensor, stop_ids: Collection[int]) -> "HeardPrefix":
-        """Begin with the empty transcript of a clip with (T, E) audio embeddings."""
-        logits = F.linear(embeds.to(model.table.dtype), model.table).float() * model.ctc_scale
-        return cls(logits.log_softmax(-1).cpu(), model.config.audio_token_id, stop_ids)
+        """Begin with the empty transcript of a clip with (T, E) audio embeddings.
+
+        The whole vocabulary's (T, V) exist for a moment only: 30 s take 74 MB.
+        """
+        table = model.table
+        embeds = embeds.to(table.dtype)
+        logits = F.linear(embeds, table).float() * model.ctc_scale
+        whole = logits.logsumexp(-1, keepdim=True)  # (T, 1)
+        values, ids = logits.topk(min(PER_FRAME, logits.shape[1]), dim=-1)
+        heard = ids[values - whole > math.log(LEAST)].unique().cpu()
+
+        def log_probs(tokens: Tensor) -> Tensor:
+            rows = table[tokens.to(table.device)]
+            return (F.linear(embeds, rows).float() * model.ctc_scale - whole).cpu()
+
+        return cls(log_probs, heard, model.config.audio_token_id, stop_ids)
 
     def weigh(self, logits: Tensor, weight: float) -> Tensor:
         """Return (V,) logits of the candidates, where CTC has `weight` and the LLM the rest."""
         of_llm = logits.float().log_softmax(-1)
-        candidates = torch.cat([self.heard, of_llm.topk(min(OF_LLM, len(of_llm))).indices]).unique()
-        candidates = candidates[~torch.isin(candidates, self.others)]
-        scores = self._scores(candidates)
+        likely = of_llm.topk(min(OF_LLM, len(of_llm))).indices
+        likely = likely[~torch.isin(likely, torch.cat([self.others, self.heard]))]
+        candidates = torch.cat([self.heard, likely])
+        scores = self._scores(candidates, torch.cat([self.of_heard, self.log_probs(likely)], dim=1))
         both = torch.full_like(of_llm, float("-inf"))
         gain = torch.from_numpy(np.maximum(scores - self.score, NEVER)).to(of_llm)
         both[candidates] = (1 - weight) * of_llm[candidates] + weight * gain
@@ -72,7 +95,7 @@ class HeardPrefix:
 
     def accept(self, token: int) -> None:
         """Go on behind a token."""
-        heard = self.log_probs[:, token].double().numpy()
+        heard = self.log_probs(torch.tensor([token]))[:, 0].double().numpy()
         before = self._before(token)
         self.score = float(np.logaddexp.reduce(before + heard))
         in_token, in_blank = np.full(len(heard), -np.inf), np.full(len(heard), -np.inf)
@@ -83,9 +106,11 @@ class HeardPrefix:
             in_token[t], in_blank[t] = token_score, blank_score
         self.in_token, self.in_blank, self.last = in_token, in_blank, token
 
-    def _scores(self, candidates: Tensor) -> np.ndarray:
-        """Return (C,): the prefix scores of the transcript with each candidate behind it."""
-        heard = self.log_probs[:, candidates].double()
+    def _scores(self, candidates: Tensor, heard: Tensor) -> np.ndarray:
+        """Return (C,): the prefix scores of the transcript with each candidate behind it.
+
+        `heard` are the candidates' (T, C) log-probabilities.
+        """
         before = torch.from_numpy(self._before(None))
         scores = (before[:, None] + heard).logsumexp(0).numpy()
         if self.last is not None and self.last in candidates:  # a blank keeps it from its twin
