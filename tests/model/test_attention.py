@@ -100,7 +100,7 @@ def test_a_packed_row_on_a_gpu_attends_as_on_a_cpu(is_causal, window, dtype):
     qkv = [torch.randn(1, heads, 300, 64).to(dtype) for heads in (4, 2, 2)]
     results = []
     for device in ("cpu", "cuda"):
-        on_device = [x.to(device).requires_grad_() for x in qkv]
+        on_device = [x.to(device, copy=True).requires_grad_() for x in qkv]
         out, _ = packed_attention(
             layer, *on_device, None, seq_lens=(100, 1, 150, 49), sliding_window=window
         )
