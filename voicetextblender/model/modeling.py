@@ -86,6 +86,9 @@ class SpeechLM(PreTrainedModel):
             audio_config=AutoConfig.from_pretrained(encoder_path),
             audio_token_id=audio_token_id,
         )
+        # Else the saved model would name folders of the machine that it was trained on.
+        config.text_config._name_or_path = settings.llm
+        config.audio_config._name_or_path = settings.encoder
         model = cls.__new__(cls)
         PreTrainedModel.__init__(model, config)
         with quietly():
