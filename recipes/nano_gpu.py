@@ -108,7 +108,7 @@ def unite(files: Path, out: Path) -> None:
     packed.write_bytes(b"".join(file.read_bytes() for file in sorted(files.glob("nano-*"))))
     with tarfile.open(packed) as tar:
         tar.extractall(out.parent, filter="data")
-    (out.parent / "nano").rename(out) if out.name != "nano" else None
+    (out.parent / "nano").rename(out)  # to itself, as a rule
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -4,6 +4,8 @@ import math
 import pytest
 import torch
 
+from voicetextblender.chat import Audio, Conversation, user
+from voicetextblender.model.generate import Decoding, answers
 from voicetextblender.model.prefix import HeardPrefix
 
 T, V, BLANK, STOP = 5, 5, 3, 4
@@ -58,3 +60,12 @@ def test_a_saved_model_decodes_transcripts_as_it_was_trained_to(build, processor
     model.config.ctc_decoding = 0.4
     model.save_pretrained(tmp_path)
     assert type(model).from_pretrained(tmp_path).config.ctc_decoding == 0.4
+
+
+def test_a_weight_out_of_range_and_a_prompt_without_one_clip_are_refused(build, processor, sound):
+    with pytest.raises(ValueError, match=r"ctc_weight is 1.0; it must be 0 \(LLM alone\) to 1"):
+        Decoding(ctc_weight=1.0)
+    asked = Conversation("a", (user("?", Audio("a"), Audio("b")),))
+    two = processor.encode(asked, [sound(0.5), sound(0.4)], purpose="answer")
+    with pytest.raises(ValueError, match="transcript of one clip, and here are 2; set it to 0"):
+        answers(build(), processor, [two], Decoding(4, ctc_weight=0.5))
