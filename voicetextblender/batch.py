@@ -101,7 +101,7 @@ class Batch:
     clip_lens: tuple[int, ...]
     """Feature frames of each clip."""
     ctc_targets: Tensor
-    """(K,) int64."""
+    """(K,) int64; stays on the host, where it is prepared."""
     ctc_lens: tuple[int, ...]
     """CTC target tokens of each clip; 0 where the clip's words are not known."""
     source_ids: Tensor
@@ -123,7 +123,7 @@ class Batch:
 
     def to(self, device: torch.device | str) -> "Batch":
         """Return the batch with its tensors on `device`."""
-        return _to(self, device)
+        return replace(_to(self, device), ctc_targets=self.ctc_targets)
 
 
 def with_silence(batch: Batch) -> Batch:

@@ -1,10 +1,17 @@
+from itertools import accumulate
+
 import pytest
 import torch
 from torch import nn
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from voicetextblender.model import attention
-from voicetextblender.model.attention import flex_attention_over, matmul_attention, packed_attention
+from voicetextblender.model.attention import (
+    flex_attention_over,
+    matmul_attention,
+    packed_attention,
+    packing_of,
+)
 
 LENS = (3, 1, 7, 5)
 N, HEADS, CHANNELS = sum(LENS), 4, 8
@@ -87,7 +94,8 @@ def test_flex_attention_gives_the_values_of_the_other_ways(is_causal, window, ke
     theirs, _ = packed_attention(
         layer, *qkv, None, scaling=0.3, seq_lens=LENS, sliding_window=window
     )
-    ours = flex_attention_over(*qkv, LENS, is_causal, 0.3, window)
+    starts = torch.tensor([0, *accumulate(LENS)], dtype=torch.int32)
+    ours = flex_attention_over(*qkv, starts, is_causal, 0.3, window)
     torch.testing.assert_close(ours.transpose(1, 2), theirs)
 
 
@@ -101,9 +109,8 @@ def test_a_packed_row_on_a_gpu_attends_as_on_a_cpu(is_causal, window, dtype):
     results = []
     for device in ("cpu", "cuda"):
         on_device = [x.to(device, copy=True).requires_grad_() for x in qkv]
-        out, _ = packed_attention(
-            layer, *on_device, None, seq_lens=(100, 1, 150, 49), sliding_window=window
-        )
+        packing = packing_of((100, 1, 150, 49), torch.device(device))
+        out, _ = packed_attention(layer, *on_device, None, sliding_window=window, **packing)
         out.square().sum().backward()
         results.append([x.cpu() for x in (out.detach(), *(x.grad for x in on_device))])
     error = 5e-3 if dtype == torch.float32 else 4e-2  # TF32; 8 bits

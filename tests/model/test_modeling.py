@@ -6,10 +6,12 @@ import torch
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from torch.nn.functional import cross_entropy
-from transformers import AutoModel, AutoModelForCausalLM
+from transformers import AutoModel, AutoModelForCausalLM, LlamaConfig, WhisperConfig
 
 from voicetextblender.batch import collate
 from voicetextblender.chat import Audio, Conversation, assistant, user
+from voicetextblender.config import ModelConfig
+from voicetextblender.model.configuration import SpeechLMConfig
 from voicetextblender.model.modeling import SpeechLM
 
 SHAPES = ["llama", "qwen2", "gemma", "gemma2"]
@@ -352,3 +354,37 @@ def test_a_model_is_built_from_its_configuration_alone(build):
 def test_the_generator_of_transformers_is_not_offered():
     """It hands over a cache that `forward` knows nothing of: the answers were rubbish, silently."""
     assert not hasattr(SpeechLM, "generate")
+
+
+@pytest.mark.gpu
+def test_compiled_layers_give_the_values_and_gradients_of_others():
+    torch.manual_seed(0)
+    lora = {"encoder": "lora", "llm": "lora"}
+    model = SpeechLM(
+        SpeechLMConfig(
+            settings=ModelConfig.model_validate({"train": lora}).model_dump(),
+            text_config=LlamaConfig(hidden_size=128, num_attention_heads=2, num_hidden_layers=2),
+            audio_config=WhisperConfig(d_model=128, encoder_attention_heads=2, encoder_layers=2),
+            audio_token_id=5,
+        )
+    )
+    model = torch.nn.Module.to(model, "cuda").train()
+    parameters = [p for own in model.trained_parts().values() for p in own]
+    results = []
+    for compiled in (False, True):
+        if compiled:
+            model.compile_layers()
+        for clips, seqs in (((90, 300), (70, 30)), ((200, 60, 100), (90, 20, 10))):
+            torch.manual_seed(1)
+            features = torch.randn(sum(clips), 80, device="cuda")
+            embeds = torch.randn(1, sum(seqs), 128, device="cuda", dtype=torch.bfloat16)
+            positions = torch.arange(sum(seqs), device="cuda")[None]
+            with torch.autocast("cuda", torch.bfloat16):
+                frames, _ = model.encode(features, clips)
+                hidden = model.decode(embeds, positions, seqs)
+                loss = frames.float().square().mean() + hidden.float().square().mean()
+            gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+            norm = torch.stack([g.float().norm() for g in gradients if g is not None]).norm()
+            results.append((loss.item(), norm.item()))
+    for plain, ours in zip(results[:2], results[2:], strict=True):
+        assert ours == pytest.approx(plain, rel=0.05)

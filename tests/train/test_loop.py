@@ -91,6 +91,26 @@ def test_the_log_has_the_loss_of_each_source_and_the_tokens_behind_it(recipe, co
         assert line["loss"] == pytest.approx(mean)
 
 
+def test_a_run_goes_on_from_the_model_of_another(recipe, corpus):
+    first = train(recipe(steps=3, precision="bf16"))
+    next_one = recipe("next", steps=1, warmup=0, seed=5, lr={"adapter": 1e-12, "lora": 1e-12})
+    anew = weights(train(next_one.model_copy(update={"run": str(corpus / "anew")})))
+    on = weights(train(next_one.model_copy(update={"init": str(first)})))
+    for name, tensor in weights(first).items():
+        torch.testing.assert_close(on[name], tensor, atol=1e-6, rtol=0)
+    assert any(not torch.allclose(on[name], anew[name], atol=1e-3) for name in on)
+
+
+def test_a_run_cannot_go_on_from_what_is_no_model(recipe, corpus):
+    with pytest.raises(ValueError, match=r"nowhere/model.safetensors: no such file"):
+        train(recipe().model_copy(update={"init": str(corpus / "nowhere")}))
+
+
+def test_layers_are_compiled_on_a_gpu_alone(recipe):
+    with pytest.raises(ValueError, match=r"train.compile needs a GPU"):
+        begin(recipe(compile=True), ALONE, resume=False)
+
+
 @pytest.mark.parametrize("train_parts", [{}, {"encoder": "full"}], ids=["frozen", "full"])
 def test_a_run_that_is_stopped_and_resumed_is_the_run_that_was_not(train_parts, recipe, corpus):
     model = {"train": train_parts}

@@ -116,6 +116,22 @@ def test_clips_without_words_and_clips_too_short_for_them_do_not_count(table):
     assert not embeds.grad[:7].any() and embeds.grad[7:10].any() and not embeds.grad[10:].any()
 
 
+def test_a_flat_start_adds_the_words_as_if_they_were_evenly_spaced(table):
+    embeds = hidden_states(sum(LENS)).detach()
+    words = flat(TARGETS), [len(target) for target in TARGETS]
+    bare, evenly = (
+        ctc_loss(embeds, LENS, *words, table, BLANK, torch.arange(V), 1.0, flat=share)[0]
+        for share in (0.0, 0.5)
+    )
+    spoken = [[5, 5, 5, 5, 9, 9], [7, 7, 7, 5, 5], [30] * 4]
+    log_probs = (embeds @ table.T).log_softmax(-1)
+    expected = sum(
+        len(target) * F.nll_loss(clip, torch.tensor(said))
+        for clip, said, target in zip(log_probs.split(LENS), spoken, TARGETS, strict=True)
+    )
+    torch.testing.assert_close(evenly, bare + 0.5 * expected)
+
+
 @pytest.mark.parametrize("targets", [[[]], [[5, 5, 5, 5]]])
 def test_if_no_clip_counts_the_loss_is_nought_and_so_is_the_gradient(table, targets):
     embeds = hidden_states(4)

@@ -15,10 +15,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from voicetextblender.model.encoder import MOST_PADDING, alike
+from voicetextblender.model.layout import Lens, begins, lay_apart, places, take
 
-Lens = tuple[int, ...]
-
-MOST_PADDING_ON_GPU = 0.3
+MOST_PADDING_ON_GPU = 0.6
 """Share of padding in a group of clips that attend together: there, few calls count for more."""
 
 
@@ -27,9 +26,9 @@ def stack_frames(frames: Tensor, lens: Lens, stack: int) -> tuple[Tensor, Lens]:
 
     A clip's last, incomplete group is completed with zeros and kept, so no speech is lost.
     """
-    clips = [F.pad(clip, (0, 0, 0, -len(clip) % stack)) for clip in frames.split(lens)]
-    groups = torch.cat(clips).unflatten(0, (-1, stack)).flatten(1)
-    return groups, tuple(-(-n // stack) for n in lens)
+    new_lens = tuple(-(-n // stack) for n in lens)
+    at = places(lens, tuple(stack * n for n in begins(new_lens)), frames.device)
+    return lay_apart(frames, at, stack * sum(new_lens)).view(-1, stack * frames.shape[1]), new_lens
 
 
 class MlpAdapter(nn.Module):
@@ -145,13 +144,11 @@ class Convolution(nn.Module):
         # Clips are laid out with kernel - 1 zeros between them: one convolution then serves all
         # of them, and the outputs that straddle two clips are the ones left out.
         gap = self.depthwise.kernel_size[0] - 1
-        left = gap // 2
-        apart = torch.cat([F.pad(clip, (0, 0, left, gap - left)) for clip in gated.split(lens)])
-        mixed = self.depthwise(apart.T.unsqueeze(0)).squeeze(0).T  # (U + gaps - gap, W)
-        starts = [0]
-        for n in lens[:-1]:
-            starts.append(starts[-1] + n + gap)
-        mixed = torch.cat([mixed[at : at + n] for at, n in zip(starts, lens, strict=True)])
+        apart = tuple(n + gap for n in lens)
+        starts = begins(apart)
+        at = places(lens, tuple(n + gap // 2 for n in starts), hidden.device)
+        mixed = self.depthwise(lay_apart(gated, at, sum(apart)).T.unsqueeze(0)).squeeze(0).T
+        mixed = take(mixed, places(lens, starts, hidden.device))
         return self.dropout(self.out(F.silu(self.norm_conv(mixed))))
 
 
@@ -174,14 +171,18 @@ class RelativeAttention(nn.Module):
         qkv = self.query_key_value(self.norm(hidden)).unflatten(-1, (3, self.heads, -1))
         offsets = relative_positions(max(lens), hidden.shape[-1], hidden)  # (2 * max - 1, W)
         position = self.position(offsets).unflatten(-1, (self.heads, -1))
-        clips = qkv.split(lens)
-        attended: dict[int, Tensor] = {}
+        starts, attended, rows = begins(lens), [], []
         for group in alike(lens, MOST_PADDING_ON_GPU if hidden.is_cuda else MOST_PADDING):
-            together = nn.utils.rnn.pad_sequence([clips[n] for n in group], batch_first=True)
-            group_lens = [lens[n] for n in group]
-            rows = self._attend(together, group_lens, position, max(lens))
-            attended |= {n: row[: lens[n]] for n, row in zip(group, rows, strict=True)}
-        return self.dropout(self.out(torch.cat([attended[n] for n in range(len(lens))])))
+            group_lens = tuple(lens[n] for n in group)
+            size = len(group), group_lens[0]  # the longest comes first
+            row = places(group_lens, tuple(starts[n] for n in group), hidden.device)
+            at = places(group_lens, tuple(range(0, math.prod(size), size[1])), hidden.device)
+            padded = lay_apart(take(qkv, row), at, math.prod(size)).unflatten(0, size)
+            out = self._attend(padded, group_lens, position, max(lens))
+            attended.append(take(out.flatten(0, 1), at))
+            rows.append(row)
+        together = lay_apart(torch.cat(attended), torch.cat(rows), len(hidden))
+        return self.dropout(self.out(together))
 
     def _attend(self, qkv: Tensor, lens: Sequence[int], position: Tensor, longest: int) -> Tensor:
         """Map padded clips, (B, n, 3, H, C), to (B, n, W); `position` (2 * longest - 1, H, C)."""
@@ -192,7 +193,8 @@ class RelativeAttention(nn.Module):
         scores = shift_to_keys(by_offset) / math.sqrt(query.shape[-1])
         if min(lens) < n:
             keys = torch.arange(n, device=qkv.device)
-            beyond = keys >= torch.tensor(lens, device=qkv.device)[:, None, None, None]
+            ends = torch.tensor(lens).to(qkv.device, non_blocking=True)
+            beyond = keys >= ends[:, None, None, None]
             scores = scores.masked_fill(beyond, float("-inf"))
         attended = F.scaled_dot_product_attention(
             (query + self.content_bias.unsqueeze(1)).to(value.dtype),

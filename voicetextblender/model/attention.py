@@ -1,16 +1,16 @@
 """Attention over packed rows, for any transformers model, registered under one name.
 
 transformers hands every attention call to the function registered as the model's
-`attn_implementation`; ours looks for `seq_lens`, which our model passes down through the layers,
-and lets each sequence attend to itself alone. Nothing is padded. On a GPU the row goes through
-one kernel: FlashAttention over sequences of any length in half precision, else FlexAttention, which
-skips what is masked; on a CPU the sequences go one by one.
+`attn_implementation`; ours looks for what `packing_of` made of the sequences' lengths, which our
+model passes down through the layers, and lets each sequence attend to itself alone. Nothing is
+padded. On a GPU the row goes through one kernel: FlashAttention over sequences of any length in
+half precision, else FlexAttention, which skips what is masked; on a CPU they go one by one.
 
-Shapes: H heads, N tokens of all sequences, C channels of a head.
+Shapes: H heads, N tokens of all S sequences, C channels of a head.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from itertools import accumulate
 from typing import Any
@@ -32,7 +32,24 @@ MATMUL_LIMIT = 1024
 """Longest sequence for which all scores are held at once."""
 
 FLEX_CHANNELS = 16
-"""Channels of a head from which on FlexAttention has a kernel."""
+"""Channels of a head from which on a GPU has kernels for packed rows."""
+
+LONGEST = 2048
+"""Tokens of a sequence that a GPU's kernels are prepared for; longer ones prepare them anew."""
+
+
+def packing_of(seq_lens: Sequence[int], device: torch.device) -> dict[str, Any]:
+    """Return what layers are told of a packed row: `seq_lens`, or on a GPU `starts` and `longest`.
+
+    `starts` is (S + 1,) int32: where each sequence begins, and the last one ends. `longest` is no
+    less than the longest one, and as a rule the same for all rows: kernels are compiled for it.
+    """
+    if device.type == "cpu":
+        return {"seq_lens": tuple(seq_lens)}
+    starts = torch.tensor([0, *accumulate(seq_lens)], dtype=torch.int32)
+    starts = starts.to(device, non_blocking=True)
+    torch._dynamo.maybe_mark_dynamic(starts, 0)  # pyright: ignore[reportPrivateImportUsage]
+    return {"starts": starts, "longest": max(LONGEST, 2 ** (max(seq_lens) - 1).bit_length())}
 
 
 def packed_attention(
@@ -44,27 +61,36 @@ def packed_attention(
     dropout: float = 0.0,
     scaling: float | None = None,
     seq_lens: tuple[int, ...] | None = None,
+    starts: Tensor | None = None,
+    longest: int = 0,
     sliding_window: int | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """Map (1, H, N, C) queries, keys and values to (1, N, H, C); `seq_lens` must sum to N.
+    """Map (1, H, N, C) queries, keys and values to (1, N, H, C); `packing_of` makes what packs.
 
-    Without `seq_lens` it is transformers' own SDPA attention, mask and all; a single query, which
+    Without it, it is transformers' own SDPA attention, mask and all; a single query, which
     continues a sequence, then looks back no further than `sliding_window`.
     """
+    if starts is not None:
+        is_causal = bool(module.is_causal)
+        if dropout or query.shape[-1] < FLEX_CHANNELS:
+            seq_lens = tuple(starts.diff().tolist())
+        elif query.dtype in (torch.bfloat16, torch.float16):
+            attended = flash_attention_over(
+                query, key, value, starts, longest, is_causal, scaling, sliding_window
+            )
+            return attended.transpose(1, 2).contiguous(), None
+        else:
+            attended = flex_attention_over(
+                query, key, value, starts, is_causal, scaling, sliding_window
+            )
+            return attended.transpose(1, 2).contiguous(), None
     if seq_lens is None:
         if sliding_window is not None and query.shape[2] == 1 and key.shape[2] > sliding_window:
             attention_mask = _newest(attention_mask, key.shape[2], sliding_window, query.device)
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout, scaling, **kwargs
         )
-    if query.device.type == "cuda" and not dropout and query.shape[-1] >= FLEX_CHANNELS:
-        is_half = query.dtype in (torch.bfloat16, torch.float16)
-        over_row = flash_attention_over if is_half else flex_attention_over
-        attended = over_row(
-            query, key, value, seq_lens, bool(module.is_causal), scaling, sliding_window
-        )
-        return attended.transpose(1, 2).contiguous(), None
     lens = list(seq_lens)
     rows = zip(query.split(lens, 2), key.split(lens, 2), value.split(lens, 2), strict=True)
     return torch.cat(
@@ -106,7 +132,8 @@ def flash_attention_over(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    seq_lens: tuple[int, ...],
+    starts: Tensor,
+    longest: int,
     is_causal: bool,
     scaling: float | None = None,
     window: int | None = None,
@@ -114,7 +141,6 @@ def flash_attention_over(
     """Map (1, H, N, C) queries, keys and values (fewer heads), bf16 or fp16, to (1, H, N, C)."""
     groups = query.shape[1] // key.shape[1]
     key, value = (x.repeat_interleave(groups, dim=1) for x in (key, value))
-    starts, longest = _starts(seq_lens, query.device), max(seq_lens)
     before = window - 1 if is_causal and window is not None else -1
     attended = varlen_attn(
         query[0].transpose(0, 1),
@@ -131,17 +157,11 @@ def flash_attention_over(
     return attended.transpose(0, 1)[None]
 
 
-@lru_cache(maxsize=4)
-def _starts(seq_lens: tuple[int, ...], device: torch.device) -> Tensor:
-    """Where each sequence begins, and the last one ends: (len(seq_lens) + 1,) int32."""
-    return torch.tensor([0, *accumulate(seq_lens)], dtype=torch.int32, device=device)
-
-
 def flex_attention_over(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    seq_lens: tuple[int, ...],
+    starts: Tensor,
     is_causal: bool,
     scaling: float | None = None,
     window: int | None = None,
@@ -151,7 +171,7 @@ def flex_attention_over(
         query,
         key,
         value,
-        block_mask=_block_mask(seq_lens, is_causal, window, query.device),
+        block_mask=_block_mask(starts, query.shape[2], is_causal, window),
         scale=scaling,
         enable_gqa=query.shape[1] != key.shape[1],
     )
@@ -170,11 +190,9 @@ def _flex(device: str) -> Callable[..., object]:
 
 # The layers of a step share it: the encoder's, and the LLM's with a window and without.
 @lru_cache(maxsize=4)
-def _block_mask(
-    seq_lens: tuple[int, ...], is_causal: bool, window: int | None, device: torch.device
-) -> BlockMask:
-    lens = torch.tensor(seq_lens, device=device)
-    sequence = torch.arange(len(seq_lens), device=device).repeat_interleave(lens)
+def _block_mask(starts: Tensor, num: int, is_causal: bool, window: int | None) -> BlockMask:
+    device = starts.device
+    sequence = torch.searchsorted(starts, torch.arange(num, device=device), right=True)
 
     def visible(_batch: Tensor, _head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         seen = sequence[query] == sequence[key]
@@ -184,7 +202,6 @@ def _block_mask(
             seen = seen & (query - key < window)
         return seen
 
-    num = sum(seq_lens)
     return create_block_mask(visible, None, None, num, num, device=str(device))
 
 

@@ -13,9 +13,8 @@ from transformers import AutoModel, PreTrainedConfig, PreTrainedModel, WhisperMo
 from transformers.models.parakeet.modeling_parakeet import ParakeetEncoder, ParakeetForCTC
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-from voicetextblender.model.attention import PACKED
-
-Lens = tuple[int, ...]
+from voicetextblender.model.attention import PACKED, packing_of
+from voicetextblender.model.layout import Lens, begins, lay_apart, places, take
 
 MOST_PADDING = 0.05
 """Share of the frames of a padded group of clips that may be padding."""
@@ -38,19 +37,33 @@ class WhisperFrames(nn.Module):
 
         Positions restart in each window, which is how Whisper itself hears long recordings.
         """
-        windows = [window for clip in features.split(lens) for window in clip.split(self.window)]
         encoder = self.encoder
-        stems = [
-            F.gelu(encoder.conv2(F.gelu(encoder.conv1(w.T.unsqueeze(0))))).squeeze(0).T
-            for w in windows
-        ]
-        positions = [encoder.embed_positions.weight[: len(stem)] for stem in stems]
-        hidden = (torch.cat(stems) + torch.cat(positions)).unsqueeze(0)  # (1, T, D)
+        windows = tuple(min(self.window, n - at) for n in lens for at in range(0, n, self.window))
+        hidden, seq_lens = self._stem(features, windows)
+        within = places(seq_lens, (0,) * len(seq_lens), features.device)
+        hidden = (hidden + encoder.embed_positions.weight[within]).unsqueeze(0)  # (1, T, D)
         hidden = F.dropout(hidden, encoder.dropout, self.training)
-        seq_lens = tuple(map(len, stems))
+        packing = packing_of(seq_lens, features.device)
+        torch._dynamo.maybe_mark_dynamic(hidden, 1)  # pyright: ignore[reportPrivateImportUsage]
         for layer in encoder.layers:
-            hidden = layer(hidden, attention_mask=None, seq_lens=seq_lens)
+            hidden = layer(hidden, attention_mask=None, **packing)
         return encoder.layer_norm(hidden).squeeze(0), tuple(-(-n // 2) for n in lens)
+
+    def _stem(self, features: Tensor, lens: Lens) -> tuple[Tensor, Lens]:
+        """Map (F, M) features of windows through both convolutions, to (T, D) and their lengths.
+
+        A zero or two between the windows, and a beginning at an even place, let one call serve all.
+        """
+        slots = tuple((n + 2) // 2 * 2 for n in lens)
+        starts, num, device = begins(slots), sum(slots), features.device
+        at = places(lens, starts, device)
+        between = lay_apart(features.new_ones(len(features)), at, num)
+        encoder = self.encoder
+        hidden = F.gelu(encoder.conv1(lay_apart(features, at, num).T.unsqueeze(0))) * between
+        hidden = F.gelu(encoder.conv2(hidden)).squeeze(0).T
+        seq_lens = tuple(-(-n // 2) for n in lens)
+        at = places(seq_lens, tuple(n // 2 for n in starts), device)
+        return take(hidden, at), seq_lens
 
 
 class ParakeetFrames(nn.Module):

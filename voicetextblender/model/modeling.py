@@ -34,7 +34,7 @@ from voicetextblender.model.adapter import (
     build_adapter,
     match_scale,
 )
-from voicetextblender.model.attention import PACKED
+from voicetextblender.model.attention import PACKED, packing_of
 from voicetextblender.model.configuration import SpeechLMConfig
 from voicetextblender.model.encoder import (
     SpeechEncoder,
@@ -179,13 +179,14 @@ class SpeechLM(PreTrainedModel):
 
         With `seq_lens`, B is 1 and the row is packed; without it, `mask` is a 4D mask or None.
         """
+        packing = {} if seq_lens is None else packing_of(seq_lens, embeds.device)
         return self.llm.get_decoder()(
             inputs_embeds=embeds,
             position_ids=position_ids,
             attention_mask=mask,
             past_key_values=cache,
             use_cache=cache is not None,
-            seq_lens=seq_lens,
+            **packing,
         ).last_hidden_state
 
     def project(self, hidden: Tensor) -> Tensor:
@@ -245,6 +246,17 @@ class SpeechLM(PreTrainedModel):
         if self.config.model.train.encoder == "frozen":
             self.encoder.eval()
         return self
+
+    def compile_layers(self) -> None:
+        """Compile the encoder's and the LLM's layers, for training on a GPU.
+
+        Layers of a kind share what is compiled, so it takes a minute however many there are.
+        """
+        # Grown to what there is of each layer: with gradient and without, voice on and off.
+        torch._dynamo.config.recompile_limit = 32  # pyright: ignore[reportPrivateImportUsage]
+        for stack in (self.llm.get_decoder(), self.encoder.encoder):
+            for layer in cast(nn.ModuleList, stack.layers):
+                layer.compile(fullgraph=True)
 
     @contextmanager
     def voice_off(self) -> Iterator[None]:

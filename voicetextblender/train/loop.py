@@ -133,6 +133,10 @@ def begin(recipe: Recipe, ranks: Ranks, resume: bool) -> Run:
     model.config.ctc_decoding = CTC_DECODING if config.ctc_weight else 0.0
     torch.nn.Module.to(model, ranks.device)  # in place; transformers' own `to` has lost its types
     windows = () if config.retention is None else read_windows(config.retention, processor)
+    if config.compile:
+        if ranks.device.type == "cpu":
+            raise ValueError("train.compile needs a GPU, and there is none; set it to false")
+        model.compile_layers()
     if config.recompute:
         model.llm.gradient_checkpointing_enable({"use_reentrant": False})
     kept = checkpoints(folder / "checkpoints") if resume else []
@@ -140,6 +144,8 @@ def begin(recipe: Recipe, ranks: Ranks, resume: bool) -> Run:
         model.load_trained(kept[-1])
     elif ranks.is_first:  # else the old run's count as this one's newest
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    if recipe.init is not None and not kept:
+        model.load_trained(Path(recipe.init))
     encode = model.encode
     if config.frame_cache_gb:
         encode = FrameCache(cache_folder("frames"), model, config.frame_cache_gb).encode

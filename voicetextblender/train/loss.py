@@ -4,15 +4,21 @@ Shapes: P supervised positions, E width of the LLM, V its vocabulary, A audio em
 clips, K CTC targets of all clips.
 """
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from voicetextblender.model.layout import begins, lay_apart, places, take
+
 CHUNK = 1024
 """Positions whose logits exist at one time, so that the vocabulary does not decide the memory."""
+
+CHUNK_ON_GPU = 8192
+"""The same, where few calls count for more: 1.6 GB for a vocabulary of 50,000."""
 
 
 def token_losses(hidden: Tensor, targets: Tensor, project: Callable[[Tensor], Tensor]) -> Tensor:
@@ -24,7 +30,7 @@ def token_losses(hidden: Tensor, targets: Tensor, project: Callable[[Tensor], Te
     def losses(hidden: Tensor, targets: Tensor) -> Tensor:
         return F.cross_entropy(project(hidden).float(), targets, reduction="none")
 
-    chunks = zip(hidden.split(CHUNK), targets.split(CHUNK), strict=True)
+    chunks = zip(_chunks(hidden), _chunks(targets), strict=True)
     return torch.cat([checkpoint(losses, h, t, use_reentrant=False) for h, t in chunks])
 
 
@@ -38,7 +44,7 @@ def kl_losses(teacher: Tensor, student: Tensor, project: Callable[[Tensor], Tens
         wanted, given = (project(h).float().log_softmax(-1) for h in (teacher, student))
         return F.kl_div(given, wanted, log_target=True, reduction="none").sum(-1)
 
-    chunks = zip(teacher.split(CHUNK), student.split(CHUNK), strict=True)
+    chunks = zip(_chunks(teacher), _chunks(student), strict=True)
     return torch.cat([checkpoint(divergences, t, s, use_reentrant=False) for t, s in chunks])
 
 
@@ -64,36 +70,34 @@ def ctc_loss(
     `flat` weighs a second term, as if a clip's words were evenly spaced over it: the flat start of
     hidden Markov models. CTC by itself first learns to stay silent, and may stay there for long.
     """
-    known = torch.cat([targets, negatives, targets.new_tensor([blank])]).unique()
-    log_probs = (F.linear(embeds, table[known]).float() * scale).log_softmax(-1)
-    places = torch.searchsorted(known, targets)
-    on_host = targets.cpu().split(list(target_lens))  # one wait for a GPU, not one for each clip
-    kept = [
-        (row, place)
-        for row, place, target in zip(
-            log_probs.split(list(embed_lens)),
-            places.split(list(target_lens)),
-            on_host,
-            strict=True,
-        )
-        if alignable(len(row), target)
-    ]
+    device = embeds.device
+    classes = torch.cat([targets, negatives, targets.new_tensor([blank])]).cpu()
+    known, numbers = classes.unique(return_inverse=True)
+    log_probs = (F.linear(embeds, table[known.to(device)]).float() * scale).log_softmax(-1)
+    words = numbers[: len(targets)].split(list(target_lens))
+    clips = zip(begins(embed_lens), embed_lens, words, strict=True)
+    kept = [clip for clip in clips if alignable(*clip[1:])]
     if not kept:
         return log_probs.sum() * 0.0, 0
+    starts, lens, words = zip(*kept, strict=True)
+    rows = take(log_probs, places(lens, starts, device))
+    size = len(lens), max(lens)
+    beside = places(lens, tuple(range(0, math.prod(size), size[1])), device)
+    num_words = torch.tensor([len(own) for own in words])
     loss = F.ctc_loss(
-        nn.utils.rnn.pad_sequence([row for row, _ in kept]),
-        torch.cat([target for _, target in kept]),
-        torch.tensor([len(row) for row, _ in kept]),
-        torch.tensor([len(target) for _, target in kept]),
-        blank=int(torch.searchsorted(known, blank)),
+        lay_apart(rows, beside, math.prod(size)).unflatten(0, size).transpose(0, 1),
+        torch.cat(words).to(device),
+        torch.tensor(lens),
+        num_words,
+        blank=int(numbers[-1]),
         reduction="sum",
     )
     if flat:
-        loss = loss + flat * sum(
-            F.nll_loss(row, target[_evenly(len(row), len(target))]) * len(target)
-            for row, target in kept
-        )
-    return loss, sum(len(target) for _, target in kept)
+        evenly = [own[torch.arange(n) * len(own) // n] for n, own in zip(lens, words, strict=True)]
+        share = (num_words / torch.tensor(lens)).repeat_interleave(torch.tensor(lens))
+        said = rows.gather(1, torch.cat(evenly).to(device).unsqueeze(1)).squeeze(1)
+        loss = loss - flat * (said * share.to(device)).sum()
+    return loss, int(num_words.sum())
 
 
 def alignable(num_embeds: int, target: Tensor) -> bool:
@@ -105,6 +109,5 @@ def alignable(num_embeds: int, target: Tensor) -> bool:
     return bool(len(target)) and num_embeds >= len(target) + repeats
 
 
-def _evenly(frames: int, targets: int) -> Tensor:
-    """Return for each frame the number of the target that it would say, were all equally long."""
-    return torch.arange(frames) * targets // frames
+def _chunks(rows: Tensor) -> Sequence[Tensor]:
+    return rows.split(CHUNK_ON_GPU if rows.is_cuda else CHUNK)

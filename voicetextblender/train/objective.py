@@ -79,7 +79,7 @@ class Objective:
                 batch.ctc_lens,
                 model.table,
                 model.config.audio_token_id,
-                torch.randint(len(model.table), (config.ctc_negatives,), device=audio.device),
+                torch.randint(len(model.table), (config.ctc_negatives,)),
                 model.ctc_scale,
                 flat=max(0.0, 1 - step / max(1, config.flat_start)),
             )
