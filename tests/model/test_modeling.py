@@ -364,7 +364,12 @@ def test_compiled_layers_give_the_values_and_gradients_of_others():
         SpeechLMConfig(
             settings=ModelConfig.model_validate({"train": lora}).model_dump(),
             text_config=LlamaConfig(hidden_size=128, num_attention_heads=2, num_hidden_layers=2),
-            audio_config=WhisperConfig(d_model=128, encoder_attention_heads=2, encoder_layers=2),
+            audio_config=WhisperConfig(
+                d_model=128,
+                encoder_attention_heads=2,
+                encoder_layers=2,
+                decoder_attention_heads=2,
+            ),
             audio_token_id=5,
         )
     )
