@@ -9,6 +9,7 @@ test clips have none.
 
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from voicetextblender.audio import load
@@ -56,7 +57,7 @@ def main(source: Path, out: Path) -> None:
     print(f"{len(orders)} orders, {len(test)} of them for testing, in {out}")
 
 
-def transcripts(paths: dict[str, Path]) -> dict[str, str]:
+def transcripts(paths: Mapping[str, Path | str]) -> dict[str, str]:
     """Return what Whisper-base hears."""
     recogniser, keys = load_recogniser("whisper-base"), sorted(paths)
     heard: dict[str, str] = {}

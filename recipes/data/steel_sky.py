@@ -1,0 +1,161 @@
+"""Actors' English, pseudo-labelled: `python recipes/data/steel_sky.py GAME OUT`.
+
+GAME is the folder of Debian's `beneath-a-steel-sky` with `sky.dnr` and `sky.dsk`, an adventure game
+of 1994: some 3,500 lines, 11 kHz. Which text belongs to which clip is not written down, so
+Whisper-base hears them; lines that it hears at an unlikely rate are left out. The game may be given
+away and changed, not sold; clips stay here. OUT gets `clips.tar` and `asr-train.jsonl`.
+"""
+
+import io
+import sys
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import soundfile
+from coffee import transcripts
+
+from voicetextblender.audio import SAMPLE_RATE, load
+from voicetextblender.chat import Audio, Conversation, assistant, user
+from voicetextblender.data.importing import Conversations
+from voicetextblender.text import transcribe_instruction
+
+META = {
+    "license": "Beneath-a-Steel-Sky-License",
+    "source": "Debian beneath-a-steel-sky 0.0372",
+    "synthetic": False,
+    "pseudo": "whisper-base",
+}
+HEAD = 22  # bytes before the data of a file
+SPEECH = range(50_000, 59_400)  # numbers of files; what follows is music and noise
+HZ = 11_025
+PACKED = b"RNC\x01"
+
+
+def lines(folder: Path) -> Iterator[tuple[int, bytes]]:
+    """Yield the number and the samples, unsigned bytes, of each line."""
+    index, disk = ((folder / f"sky.{kind}").read_bytes() for kind in ("dnr", "dsk"))
+    for place in range(4, 4 + 8 * int.from_bytes(index[:4], "little"), 8):
+        number, at, size = (
+            int.from_bytes(index[place + a : place + b], "little")
+            for a, b in ((0, 2), (2, 5), (5, 8))
+        )
+        at = (at & 0x7FFFFF) << 4 if at & 0x800000 else at
+        data = disk[at + HEAD : at + (size & 0x3FFFFF)]
+        if number in SPEECH and data.startswith(PACKED):
+            yield number, unpack(data)
+
+
+def unpack(data: bytes) -> bytes:
+    """Return what ProPack's first method packed: Huffman-coded runs, copies and their distances."""
+    bits = Bits(data, 18)
+    bits.read(2)
+    whole = bytearray()
+    for _ in range(data[17]):
+        runs, distances, lengths = (table(bits) for _ in range(3))
+        for left in reversed(range(bits.read(16))):
+            if run := number(bits, runs):
+                whole += data[bits.at : bits.at + run]
+                bits.at += run
+            if not left:
+                break
+            begin = len(whole) - number(bits, distances) - 1
+            length = number(bits, lengths) + 2
+            while length:  # what is copied may reach into itself
+                part = whole[begin : begin + length]
+                whole += part
+                begin += len(part)
+                length -= len(part)
+    assert len(whole) == int.from_bytes(data[4:8], "big"), "unpacked to another size than was told"
+    return bytes(whole)
+
+
+class Bits:
+    """Bits of 16-bit words, lowest first; a word is fetched when its first bit is asked for."""
+
+    def __init__(self, data: bytes, at: int) -> None:
+        self.data, self.at = data, at
+        self.held = self.num = 0
+
+    def read(self, num: int) -> int:
+        while self.num < num:
+            self.held |= int.from_bytes(self.data[self.at : self.at + 2], "little") << self.num
+            self.at += 2
+            self.num += 16
+        value = self.held & ((1 << num) - 1)
+        self.held >>= num
+        self.num -= num
+        return value
+
+
+Table = dict[tuple[int, int], int]
+
+
+def table(bits: Bits) -> Table:
+    """Read a Huffman table: (length, code) to symbol."""
+    lengths = [bits.read(4) for _ in range(bits.read(5))]
+    found: Table = {}
+    code = 0
+    for length in range(1, 16):
+        for symbol in (n for n, own in enumerate(lengths) if own == length):
+            found[length, code] = symbol
+            code += 1
+        code <<= 1
+    return found
+
+
+def number(bits: Bits, codes: Table) -> int:
+    """Read a number: its size as a Huffman code, then all of its bits but the first."""
+    length = code = 0
+    while (length, code) not in codes or not length:
+        code = code << 1 | bits.read(1)
+        length += 1
+        assert length < 16, "no such code"
+    size = codes[length, code]
+    return size if size < 2 else bits.read(size - 1) | 1 << (size - 1)
+
+
+def is_speech(samples: np.ndarray) -> bool:
+    """Return whether neighbours among (S,) samples from -1 to 1 are near each other; else noise."""
+    return bool(0.01 < samples.std() < 0.6 and np.abs(np.diff(samples)).mean() < 0.15)
+
+
+def is_likely(text: str, seconds: float) -> bool:
+    """Return whether a person says so much in that time, and no word again and again."""
+    words = text.lower().split()
+    return 4 <= len(text) / seconds <= 25 and len(set(words)) > len(words) / 2
+
+
+def main(game: Path, out: Path) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    paths: dict[str, str] = {}
+    with Conversations(out) as conversations:
+        with tarfile.open(out / "clips.tar", "w", format=tarfile.USTAR_FORMAT) as tar:
+            for number, data in lines(game):
+                samples = (np.frombuffer(data, np.uint8).astype(np.float32) - 128) / 128
+                if not is_speech(samples):
+                    conversations.drop("no speech")
+                    continue
+                file = io.BytesIO()
+                soundfile.write(file, samples, HZ, format="WAV", subtype="PCM_U8")
+                entry = tarfile.TarInfo(f"{number}.wav")
+                entry.size = file.tell()
+                tar.addfile(entry, io.BytesIO(file.getvalue()))
+                paths[str(number)] = f"{out.absolute()}/clips.tar#{entry.name}"
+        for number, text in transcripts(paths).items():
+            if not is_likely(text, len(load(paths[number])) / SAMPLE_RATE):
+                conversations.drop("heard unlikely words")
+                continue
+            clip = Audio(paths[number], text=text)
+            turns = (user(transcribe_instruction("en"), clip), assistant(text))
+            conversations.add_conversation(
+                Conversation(f"steel-sky-{number}", turns, "asr", "en", META), "asr-train"
+            )
+    hours = conversations.duration_s / 3600
+    print(f"{conversations.kept} clips, {hours:.2f} h, in {out}")
+    print(f"left out: {dict(conversations.dropped)}")
+
+
+if __name__ == "__main__":
+    main(*map(Path, sys.argv[1:]))
