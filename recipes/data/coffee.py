@@ -57,14 +57,14 @@ def main(source: Path, out: Path) -> None:
     print(f"{len(orders)} orders, {len(test)} of them for testing, in {out}")
 
 
-def transcripts(paths: Mapping[str, Path | str]) -> dict[str, str]:
+def transcripts(paths: Mapping[str, Path | str], lang: str = "en") -> dict[str, str]:
     """Return what Whisper-base hears."""
     recogniser, keys = load_recogniser("whisper-base"), sorted(paths)
     heard: dict[str, str] = {}
     with progress_bar("listening") as advance:
         for first in range(0, len(keys), BATCH):
             batch = keys[first : first + BATCH]
-            texts = recogniser.recognise([load(paths[key]) for key in batch], "en")
+            texts = recogniser.recognise([load(paths[key]) for key in batch], lang)
             heard |= dict(zip(batch, texts, strict=True))
             advance((first + len(batch)) / len(keys))
     return heard

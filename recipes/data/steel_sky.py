@@ -6,30 +6,18 @@ Whisper-base hears them; lines that it hears at an unlikely rate are left out. T
 away and changed, not sold; clips stay here. OUT gets `clips.tar` and `asr-train.jsonl`.
 """
 
-import io
 import sys
-import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-import soundfile
-from coffee import transcripts
-
-from voicetextblender.audio import SAMPLE_RATE, load
-from voicetextblender.chat import Audio, Conversation, assistant, user
-from voicetextblender.data.importing import Conversations
-from voicetextblender.text import transcribe_instruction
+from heard import heard_lines
 
 META = {
     "license": "Beneath-a-Steel-Sky-License",
     "source": "Debian beneath-a-steel-sky 0.0372",
-    "synthetic": False,
-    "pseudo": "whisper-base",
 }
 HEAD = 22  # bytes before the data of a file
 SPEECH = range(50_000, 59_400)  # numbers of files; what follows is music and noise
-HZ = 11_025
 PACKED = b"RNC\x01"
 
 
@@ -116,45 +104,8 @@ def number(bits: Bits, codes: Table) -> int:
     return size if size < 2 else bits.read(size - 1) | 1 << (size - 1)
 
 
-def is_speech(samples: np.ndarray) -> bool:
-    """Return whether neighbours among (S,) samples from -1 to 1 are near each other; else noise."""
-    return bool(0.01 < samples.std() < 0.6 and np.abs(np.diff(samples)).mean() < 0.15)
-
-
-def is_likely(text: str, seconds: float) -> bool:
-    """Return whether a person says so much in that time, and no word again and again."""
-    words = text.lower().split()
-    return 4 <= len(text) / seconds <= 25 and len(set(words)) > len(words) / 2
-
-
 def main(game: Path, out: Path) -> None:
-    out.mkdir(parents=True, exist_ok=True)
-    paths: dict[str, str] = {}
-    with Conversations(out) as conversations:
-        with tarfile.open(out / "clips.tar", "w", format=tarfile.USTAR_FORMAT) as tar:
-            for number, data in lines(game):
-                samples = (np.frombuffer(data, np.uint8).astype(np.float32) - 128) / 128
-                if not is_speech(samples):
-                    conversations.drop("no speech")
-                    continue
-                file = io.BytesIO()
-                soundfile.write(file, samples, HZ, format="WAV", subtype="PCM_U8")
-                entry = tarfile.TarInfo(f"{number}.wav")
-                entry.size = file.tell()
-                tar.addfile(entry, io.BytesIO(file.getvalue()))
-                paths[str(number)] = f"{out.absolute()}/clips.tar#{entry.name}"
-        for number, text in transcripts(paths).items():
-            if not is_likely(text, len(load(paths[number])) / SAMPLE_RATE):
-                conversations.drop("heard unlikely words")
-                continue
-            clip = Audio(paths[number], text=text)
-            turns = (user(transcribe_instruction("en"), clip), assistant(text))
-            conversations.add_conversation(
-                Conversation(f"steel-sky-{number}", turns, "asr", "en", META), "asr-train"
-            )
-    hours = conversations.duration_s / 3600
-    print(f"{conversations.kept} clips, {hours:.2f} h, in {out}")
-    print(f"left out: {dict(conversations.dropped)}")
+    heard_lines(((str(number), data) for number, data in lines(game)), "steel-sky", "en", META, out)
 
 
 if __name__ == "__main__":
