@@ -119,6 +119,10 @@ class SourceConfig(Settings):
     loss_weight: PositiveFloat = 1.0
     """Weight in the loss of each of its answers' tokens."""
 
+    twins: bool = True
+    """Whether `train.kl_twin_weight` counts here: for answers that the LLM would give, and not for
+    transcripts, translations or formats that it does not know."""
+
 
 class LearningRates(Settings):
     """Peak learning rate of each trained part."""

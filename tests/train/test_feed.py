@@ -48,6 +48,17 @@ def test_clips_that_skip_the_llm_are_drawn_apart_from_those_of_the_rows(take):
         assert not position.heard
 
 
+def test_only_sources_with_twins_are_compared_with_what_is_typed(recipe):
+    settings = recipe(kl_twin_weight=1.0, spec_augment=None)
+    processor = SpeechLMProcessor.from_parts(settings.model)
+    asr = settings.blend[:1]
+    for twins in (True, False):
+        blend = tuple(source.model_copy(update={"twins": twins}) for source in asr)
+        feed = Feed(settings.model_copy(update={"blend": blend}), processor, BEGINNING, ALONE)
+        ((row,), _) = next(iter(feed))
+        assert (row.twins is not None) == twins
+
+
 def test_a_blend_without_anything_to_hear_is_refused(recipe):
     settings = recipe(ctc_tokens=20)
     silent = settings.model_copy(update={"blend": settings.blend[1:]})

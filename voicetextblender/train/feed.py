@@ -22,11 +22,14 @@ class Encoder:
 
     processor: SpeechLMProcessor
     config: TrainConfig
+    without_twins: frozenset[str] = frozenset()
+    """Sources whose spoken conversations are not compared with typed ones."""
 
     def __call__(self, conversation: Conversation, source: str, draw: int) -> Sample:
         """Return the sample of draw number `draw`, which decides its masks."""
         sample = self.processor.encode(conversation, load_clips(conversation), source)
-        sample = replace(sample, twin=self._twin(conversation, sample))
+        if not (conversation.clips and source in self.without_twins):
+            sample = replace(sample, twin=self._twin(conversation, sample))
         if self.config.spec_augment is not None:
             random = seeded(self.config.seed, "spec_augment", draw)
             sample.features[:] = [
@@ -139,7 +142,7 @@ def build_hearing_loader(recipe: Recipe, processor: SpeechLMProcessor) -> Loader
         )
     return Loader(
         sources,
-        Hearer(Encoder(processor, config)),
+        Hearer(Encoder(processor, config, frozenset(source.name for source in recipe.blend))),
         tokens_per_batch=config.ctc_tokens,
         num_mel_bins=processor.num_mel_bins,
         seed=-1 - config.seed,  # other draws than the joint stream's
@@ -160,7 +163,7 @@ def build_loader(recipe: Recipe, processor: SpeechLMProcessor) -> Loader:
     config = recipe.train
     return Loader(
         build_sources(recipe.blend),
-        Encoder(processor, config),
+        Encoder(processor, config, frozenset(s.name for s in recipe.blend if not s.twins)),
         tokens_per_batch=config.tokens_per_batch,
         num_mel_bins=processor.num_mel_bins,
         seed=config.seed,
