@@ -1,39 +1,57 @@
 """How far judges agree with 60 answers that were labelled by hand (data/eval/judged.jsonl).
 
-python benchmarks/judge.py smollm2-135m qwen2.5-0.5b http://localhost:8000/v1#MODEL
+python benchmarks/judge.py qwen2.5-0.5b qwen2.5-1.5b http://localhost:8000/v1#MODEL
 """
 
 import sys
+import time
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 
 from voicetextblender.data.records import Records
-from voicetextblender.eval.judge import DIGEST, Case, verdicts
+from voicetextblender.eval.judge import DIGEST, Case, preferences, verdicts
 from voicetextblender.eval.suite import asked_in_writing, reference
 
 LABELLED = Path(__file__).parent.parent / "data/eval/judged.jsonl"
 
 
 def main() -> None:
-    """Print accuracy, Cohen's kappa, and the rank correlation of redundancy, for each judge."""
-    records = Records(str(LABELLED))
-    items = [records[place] for place in range(len(records))]
+    """Print accuracy, Cohen's kappa, the rank correlation of redundancy, and of pairs the share."""
+    items = [*Records(str(LABELLED))]
     cases = [Case(asked_in_writing(i), reference(i), str(i.meta["answer"])) for i in items]
     right = np.array([i.meta["correct"] for i in items], dtype=float)
     redundant = np.array([i.meta["redundancy"] for i in items], dtype=float)
-    print(f"{len(items)} answers, {right.mean():.0%} right, prompt {DIGEST}")
+    pairs = [
+        Case(good.question, good.reference, good.answer, bad.answer)
+        for (good, is_right), (bad, is_other) in product(zip(cases, right, strict=True), repeat=2)
+        if good.question == bad.question and is_right and not is_other
+    ]
+    print(f"{len(items)} answers, {right.mean():.0%} right; {len(pairs)} pairs; prompt {DIGEST}")
     for name in sys.argv[1:]:
+        began = time.perf_counter()
         found = verdicts(name, cases, None)
         read = np.array([one is not None for one in found])
-        said = np.array([one.correct if one else np.nan for one in found])[read]
-        length = np.array([one.redundancy if one else np.nan for one in found])[read]
+        said = np.array([one.correct for one in found if one])
+        length = np.array([one.redundancy for one in found if one])
         agreed, expected = np.mean(said == right[read]), chance(said, right[read])
         kappa = (agreed - expected) / (1 - expected)
         print(
             f"{name}: {read.sum()} judged; correctness agrees in {agreed:.0%}, kappa {kappa:.2f}, "
             f"says right {said.mean():.0%}; redundancy rank correlation "
             f"{rank_correlation(length, redundant[read]):.2f}"
+        )
+        wrong = [i.id for i, one, of in zip(items, found, right, strict=True)
+                 if one and one.correct != of]  # fmt: skip
+        print(f"  judged otherwise than by hand: {' '.join(wrong)}")
+        preferred = [one for one in preferences(name, pairs, None) if one is not None]
+        shares = [f"{preferred.count(n) / len(preferred):.0%}" for n in (1, -1, 0)]
+        print(
+            f"  {len(preferred)} pairs of a right and a wrong answer, in both orders: prefers the "
+            f"right one in {shares[0]}, the wrong one in {shares[1]}, the order decides "
+            f"{shares[2]}; {time.perf_counter() - began:.0f} s",
+            flush=True,
         )
 
 

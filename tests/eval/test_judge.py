@@ -3,15 +3,31 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+import yaml
 
 from voicetextblender.chat import Conversation, assistant, user
-from voicetextblender.eval.judge import DIGEST, Case, LocalJudge, verdicts
+from voicetextblender.data.records import write_lines
+from voicetextblender.eval.judge import (
+    _GRADE,
+    _GRADED,
+    DIGEST,
+    Case,
+    LocalJudge,
+    Verdict,
+    _chat,
+    preferences,
+    verdicts,
+)
 from voicetextblender.eval.metrics import estimate
-from voicetextblender.eval.predict import Prediction
-from voicetextblender.eval.scorers import Answers, scorer
+from voicetextblender.eval.predict import Prediction, predictions_file, write_predictions
+from voicetextblender.eval.report import write_report
+from voicetextblender.eval.scorers import Answers, compare, scorer
+from voicetextblender.eval.scores import score_folder
+from voicetextblender.eval.suite import EvalSet, Suite, write_items
 from voicetextblender.synth.writers import load_writer
 
 CASES = [Case("1 + 1?", "2", "2"), Case("The capital of France?", "Paris", "Rome, I think")]
+PAIRS = [Case("1 + 1?", "2", "2", "3"), Case("1 + 1?", "2", "3", "2"), Case("?", "2", "5", "2")]
 
 
 @pytest.fixture
@@ -23,11 +39,14 @@ def service(monkeypatch):
 
         @staticmethod
         def says(prompt):
+            if "Answer 1: " in prompt:  # it likes 2, but prefers whatever stands first to 5
+                return json.dumps({"better": 1 if "1: 2" in prompt or "5" in prompt else 2})
             correct = int("Right answer: 2" in prompt)
             return json.dumps({"correct": correct, "redundancy": 9 - 8 * correct})
 
         def do_POST(self):
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            assert [m["role"] for m in body["messages"][:3]] == ["system", "user", "assistant"]
             Service.prompts.append(body["messages"][-1]["content"])
             assert body["temperature"] == 0
             said = Service.says(Service.prompts[-1])
@@ -69,10 +88,42 @@ def test_an_answer_that_cannot_be_judged_is_counted_and_not_scored(service, tmp_
     assert metrics[0].scored_with == f"judge {service.url}, prompt {DIGEST}"
 
 
+def test_an_answer_is_preferred_only_where_both_orders_agree(service, tmp_path):
+    found = preferences(service.url, PAIRS, tmp_path)
+    assert found == [1, -1, 0]
+    assert len(service.prompts) == 6 - 2  # the second pair is the first one in the other order
+    assert preferences(service.url, PAIRS, tmp_path) == found
+    assert len(service.prompts) == 4
+
+
+def test_a_pair_of_which_one_order_cannot_be_judged_counts_for_nothing(service, tmp_path):
+    says = service.says
+    service.says = lambda prompt: "Both!" if "Answer 1: 5" in prompt else says(prompt)
+    items = [
+        Conversation(str(n), (user(c.question), assistant(c.reference)))
+        for n, c in enumerate(PAIRS)
+    ]
+    ours, theirs = (
+        Answers(
+            items,
+            [Prediction(i.id, answer=a) for i, a in zip(items, said, strict=True)],
+            judge=service.url,
+            cache=tmp_path,
+        )
+        for said in ([c.answer for c in PAIRS], [c.other for c in PAIRS])
+    )
+    preferred, neither = compare(ours, theirs)
+    assert preferred.sums.tolist() == [[1, 1], [-1, 1], [0, 0]]
+    assert neither.sums.tolist() == [[0, 1], [0, 1], [0, 0]]
+
+
 @pytest.mark.parametrize(
     ("said", "message"),
     [
-        ("nonsense", "said nothing that can be read of 2 answers; it must write JSON"),
+        (
+            "nonsense",
+            "said nothing that can be read of 2 answers; it must write JSON with correct",
+        ),
         ('{"correct": 7, "redundancy": 0}', "said nothing that can be read of 2 answers"),
         (503, "answered 503"),
     ],
@@ -89,7 +140,33 @@ def test_without_a_judge_nothing_is_judged():
 
 
 def test_a_local_judge_always_has_a_verdict_and_always_the_same(parts):
+    chats = [_chat(_GRADE, _GRADED, case) for case in CASES]
     judge = LocalJudge(str(parts / "llama"))
-    found = judge.judge(CASES)
+    found = judge.judge(chats, Verdict)
     assert all(v.correct in (0, 1) and 1 <= v.redundancy <= 9 for v in found)
-    assert judge.judge(CASES[1:]) == found[1:]
+    # What one case left in its memory of the prompt does not change the next.
+    assert judge.judge(chats[::-1], Verdict) == found[::-1]
+    assert LocalJudge(str(parts / "llama")).judge(chats[1:], Verdict) == found[1:]
+
+
+def test_ours_is_compared_with_every_other_system_in_results_and_report(service, tmp_path):
+    of = EvalSet(name="open", path=str(tmp_path / "q.jsonl"), speech="synthetic", scorer="judge")
+    items = [
+        Conversation(str(n), (user(c.question), assistant(c.reference)))
+        for n, c in enumerate(PAIRS)
+    ]
+    write_lines(tmp_path / "q.jsonl", items)
+    write_items(of, tmp_path / "out")
+    for system, said in (("ours", [c.answer for c in PAIRS]), ("base", [c.other for c in PAIRS])):
+        found = [Prediction(i.id, answer=a) for i, a in zip(items, said, strict=True)]
+        write_predictions(predictions_file(tmp_path / "out", system, "open"), found)
+    suite = Suite(name="mine", sets=(of,), judge=service.url)
+    (tmp_path / "out/suite.yaml").write_text(yaml.safe_dump(suite.model_dump(mode="json")))
+    scores = score_folder(tmp_path / "out")
+    found = {s.metric: s for s in scores if (s.system, s.against) == ("ours", "base")}
+    assert (found["preferred"].value, found["neither"].value) == (0.0, 1 / 3)
+    assert "each order once" in found["preferred"].scored_with
+    assert not any(s.against == "ours" and s.metric == "preferred" for s in scores)
+    asked = len(service.prompts)
+    assert score_folder(tmp_path / "out") == scores and len(service.prompts) == asked
+    assert "preferred, net" in write_report(tmp_path / "out").read_text()

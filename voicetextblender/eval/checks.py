@@ -193,30 +193,12 @@ def python(answer: str, defines: str, num_arguments: int | None = None) -> float
     return float(any(num_arguments in (None, len(node.args.args)) for node in found))
 
 
-CHECKS: dict[str, Callable[..., float]] = {
-    function.__name__: function
-    for function in (
-        says,
-        says_all,
-        avoids,
-        is_one_of,
-        number,
-        transcript,
-        slots,
-        no_speech,
-        upper_case,
-        lower_case,
-        length,
-        bullets,
-        frequency,
-        starts_with,
-        ends_with,
-        quoted,
-        no_comma,
-        is_json,
-        python,
-    )
-}
+_ALL = (
+    *(says, says_all, avoids, is_one_of, number, transcript, slots, no_speech, upper_case),
+    *(lower_case, length, bullets, frequency, starts_with, ends_with, quoted, no_comma),
+    *(is_json, python),
+)
+CHECKS: dict[str, Callable[..., float]] = {function.__name__: function for function in _ALL}
 
 
 def slot_counts(reference: Conversation, answer: str) -> SlotCounts:

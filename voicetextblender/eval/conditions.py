@@ -46,11 +46,8 @@ def music(length: int, random: np.random.Generator) -> np.ndarray:
     return played
 
 
-def _noisy(kind: str, snr_db: float, samples: np.ndarray, random: np.random.Generator):
-    noise = music(len(samples), random) if kind == "music" else None
-    if noise is None:
-        noise = make_noise("pink", len(samples), random)
-    return add_noise(samples, noise, snr_db)
+def _noisy(snr_db: float, samples: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    return add_noise(samples, make_noise("pink", len(samples), random), snr_db)
 
 
 def _telephone(samples: np.ndarray, random: np.random.Generator) -> np.ndarray:
@@ -64,8 +61,8 @@ def _at_speed(speed: float, samples: np.ndarray, random: np.random.Generator) ->
 
 CONDITIONS: dict[str, Change] = {
     "clean": lambda samples, random: samples,
-    **{f"noise {snr} dB": partial(_noisy, "pink", snr) for snr in (20, 10, 0)},
-    "music 10 dB": partial(_noisy, "music", 10),
+    **{f"noise {snr} dB": partial(_noisy, snr) for snr in (20, 10, 0)},
+    "music 10 dB": lambda samples, random: add_noise(samples, music(len(samples), random), 10),
     "room 0.6 s": lambda samples, random: reverberate(samples, SAMPLE_RATE, 0.6, random),
     "clipped": lambda samples, random: clip_peaks(samples, 0.15),
     "telephone 8 kHz": _telephone,

@@ -16,8 +16,8 @@ from voicetextblender.audio import probe_duration
 from voicetextblender.chat import Audio, Conversation, to_line
 from voicetextblender.eval.suite import EvalSet, question, read_items, without_folders
 
-Advance = Callable[[int], None]
-"""Is told how many items more are answered."""
+Advance = Callable[[float], None]
+"""Is told the size, in `positions`, of the items that are answered since."""
 
 _POSITIONS_PER_S = 12.5  # audio embeddings a second; an estimate for batches, nothing else
 _CHARACTERS_PER_POSITION = 4
@@ -107,7 +107,7 @@ def predict(
             done = {id: p for id, p in done.items() if id not in {item.id for item in batch}}
     write_predictions(path, done.values())
     if advance is not None:
-        advance(len(done))
+        advance(sum(positions(item) for item in items if item.id in done))
     with path.open("a", encoding="utf-8") as file:
         for batch in batches:
             if batch[0].id in done:
@@ -129,7 +129,7 @@ def predict(
                 file.write(_line(done[item.id]))
             file.flush()
             if advance is not None:
-                advance(len(batch))
+                advance(sum(map(positions, batch)))
     in_order = [done[item.id] for item in items]
     write_predictions(path, in_order)
     return in_order

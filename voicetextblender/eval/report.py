@@ -165,29 +165,19 @@ def learning(run: Run) -> Html:
         name: [(x["step"], x["loss_by_source"][name]) for x in log if name in x["loss_by_source"]]
         for name in colours
     }
+    ctc = {"CTC, all clips": [(line["step"], line["ctc"]) for line in log if line["ctc"]]}
+    drawn = [("Next-token loss by source", "nats per supervised token", losses, colours)]
+    if any(ctc.values()):
+        drawn.append(("Auxiliary CTC loss", "nats per token said", ctc, {[*ctc][0]: colour(5)}))
     figures = [
         tag(
             "figure",
-            tag("figcaption", "Next-token loss by source"),
-            legend(colours),
-            line_chart(losses, colours, "optimiser steps", "nats per supervised token"),
+            tag("figcaption", title),
+            legend(fills),
+            line_chart(series, fills, "optimiser steps", unit),
         )
+        for title, unit, series, fills in drawn
     ]
-    if any(line["ctc"] for line in log):
-        ctc, stroke = "CTC, all clips", {"CTC, all clips": colour(5)}
-        figures.append(
-            tag(
-                "figure",
-                tag("figcaption", "Auxiliary CTC loss"),
-                legend(stroke),
-                line_chart(
-                    {ctc: [(line["step"], line["ctc"]) for line in log]},
-                    stroke,
-                    "optimiser steps",
-                    "nats per token said",
-                ),
-            )
-        )
     return section(
         "How it learned",
         "Loss on the training data, each point the mean since the last.",

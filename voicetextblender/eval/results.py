@@ -7,6 +7,7 @@ import glob
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from pathlib import Path
 
 from voicetextblender.config import Recipe, load_recipe
@@ -52,9 +53,8 @@ class Run:
     ) -> Score | None:
         """Return a system's row of the set and metric of another row."""
         wanted = (of.set, system, metric or of.metric, against, by, group)
-        return next(
-            (s for s in self.scores if (s.set, s.system, s.metric, *_kind(s)) == wanted), None
-        )
+        fields = attrgetter("set", "system", "metric", "against", "by", "group")
+        return next((score for score in self.scores if fields(score) == wanted), None)
 
     def is_identical(self, name: str) -> bool | None:
         """Whether with the voice off every logit of a text was the LLM's own; None: not asked."""
@@ -131,7 +131,3 @@ def mean_speech_s(records: Records) -> float:
 
 def _counted(log: Sequence[dict], key: str, source: str) -> int:
     return sum(line[key].get(source, 0) for line in log)
-
-
-def _kind(score: Score) -> tuple[str | None, str | None, str | None]:
-    return score.against, score.by, score.group

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import yaml
 
-from voicetextblender.eval.predict import predict
+from voicetextblender.eval.predict import positions, predict
 from voicetextblender.eval.report import write_report
 from voicetextblender.eval.scorers import scorer
 from voicetextblender.eval.scores import Score, score_folder
@@ -43,22 +43,24 @@ def evaluate(
     asked = []
     for of in suite.sets:
         scorer(of.scorer)
+        if report is not None:
+            report(0.0, f"making {of.name}")
         items = write_items(of, out)
         for name in asked_of(of):
             if name not in known:
                 raise ValueError(f"set '{of.name}': '{name}' is no system; use {', '.join(known)}")
             if only is None or name in only:
-                asked.append((known[name], of, len(items)))
+                asked.append((known[name], of, sum(map(positions, items))))
     (out / "suite.yaml").write_text(
         yaml.safe_dump(suite.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
         encoding="utf-8",
     )
-    total, done = sum(number for *_, number in asked), 0
+    total, done = sum(size for *_, size in asked), 0.0
     for system, of, _ in asked:
 
-        def advance(number: int, words: str = f"{of.name}, {system.name}") -> None:
+        def advance(size: float, words: str = f"{of.name}, {system.name}") -> None:
             nonlocal done
-            done += number
+            done += size
             if report is not None:
                 report(done / total, words)
 

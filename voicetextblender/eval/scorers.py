@@ -17,13 +17,7 @@ import numpy as np
 from voicetextblender.chat import Conversation
 from voicetextblender.eval.checks import VERSION as CHECKS_VERSION
 from voicetextblender.eval.checks import check, invented_words, is_refusal, slot_counts
-from voicetextblender.eval.metrics import (
-    Metric,
-    character_edits,
-    error_rate,
-    mean,
-    word_edits,
-)
+from voicetextblender.eval.metrics import Metric, character_edits, error_rate, mean, word_edits
 from voicetextblender.eval.normalisers import merge_compounds, normalised_with, normaliser
 from voicetextblender.eval.predict import Prediction, choices
 from voicetextblender.eval.suite import asked_in_writing, reference
@@ -81,15 +75,14 @@ def score_words(answers: Answers) -> list[Metric]:
         pairs.append(merge_compounds(*pair) if answers.merge_compounds else pair)
     references, hypotheses = [list(side) for side in zip(*pairs, strict=True)]
     words, characters = word_edits(references, hypotheses), character_edits(references, hypotheses)
-    made = f"{normalised_with(answers.normaliser, answers.merge_compounds)}, {_jiwer()}"
-    kinds = ("substitutions", "deletions", "insertions")
+    made = (
+        f"{normalised_with(answers.normaliser, answers.merge_compounds)}, jiwer {version('jiwer')}"
+    )
+    rates = [("wer", words), ("cer", characters)]
+    kinds = enumerate(("substitutions", "deletions", "insertions"))
     return [
-        Metric("wer", words, error_rate, made, "low"),
-        Metric("cer", characters, error_rate, made, "low"),
-        *(
-            Metric(kind, words[:, [place, 3]], mean, made, "low")
-            for place, kind in enumerate(kinds)
-        ),
+        *(Metric(name, edits, error_rate, made, "low") for name, edits in rates),
+        *(Metric(kind, words[:, [place, 3]], mean, made, "low") for place, kind in kinds),
     ]
 
 
@@ -106,15 +99,10 @@ def score_translation(answers: Answers) -> list[Metric]:
             "BLEU and chrF come with the extra 'eval': pip install 'voicetextblender[eval]'"
         ) from None
     languages = {str(item.meta.get("target_lang") or item.lang) for item in answers.items}
-    tokenize = {"zh": "zh", "ja": "char", "ko": "char", "th": "char"}
+    language = languages.pop() if len(languages) == 1 else ""
+    tokenize = {"zh": "zh", "ja": "char", "ko": "char", "th": "char"}.get(language, "13a")
     metrics = []
-    for name, metric in (
-        (
-            "bleu",
-            BLEU(tokenize=tokenize.get(languages.pop() if len(languages) == 1 else "", "13a")),
-        ),
-        ("chrf", CHRF()),
-    ):
+    for name, metric in (("bleu", BLEU(tokenize=tokenize)), ("chrf", CHRF())):
         metric.corpus_score(["a"], [["a"]])  # only then does its signature know the references
         rows = metric._extract_corpus_statistics(answers.hypotheses, [answers.references])
 
@@ -206,19 +194,11 @@ def score_judged(answers: Answers) -> list[Metric]:
 
     Answers that it said nothing of count for neither. Raises ValueError without a judge.
     """
-    from voicetextblender.eval.judge import DIGEST, Case, verdicts
+    from voicetextblender.eval.judge import Case, verdicts
 
-    if answers.judge is None:
-        raise ValueError(
-            "the scorer 'judge' needs a judge; name one in the suite, such as "
-            "judge: http://localhost:8000/v1#MODEL"
-        )
-    cases = [
-        Case(asked_in_writing(item), reference(item), prediction.answer)
-        for item, prediction in zip(answers.items, answers.predictions, strict=True)
-    ]
-    found = verdicts(answers.judge, cases, answers.cache)
-    made = f"judge {answers.judge}, prompt {DIGEST}"
+    judge, made = _judge_of(answers)
+    cases = [Case(asked_in_writing(i), reference(i), said) for i, said in answers.pairs]
+    found = verdicts(judge, cases, answers.cache)
     correct = np.array([(one.correct, 1.0) if one else (0.0, 0.0) for one in found])
     redundancy = np.array([(one.redundancy, 1.0) if one else (0.0, 0.0) for one in found])
     return [
@@ -226,6 +206,37 @@ def score_judged(answers: Answers) -> list[Metric]:
         Metric("redundancy", redundancy, mean, made, "low", ""),
         points("unjudged", [one is None for one in found], made, "low"),
     ]
+
+
+def compare(ours: Answers, theirs: Answers) -> list[Metric]:
+    """Return how much more often a judge prefers ours than theirs, and how often neither.
+
+    Raises ValueError without a judge.
+    """
+    from voicetextblender.eval.judge import Case, preferences
+
+    judge, made = _judge_of(ours)
+    cases = [
+        Case(asked_in_writing(item), reference(item), said, other)
+        for (item, said), other in zip(ours.pairs, theirs.hypotheses, strict=True)
+    ]
+    found = preferences(judge, cases, ours.cache)
+    preferred = np.array([(0.0, 0.0) if one is None else (one, 1.0) for one in found])
+    neither = np.array([(0.0, 0.0) if one is None else (one == 0, 1.0) for one in found])
+    made += ", each order once"
+    return [Metric("preferred", preferred, mean, made), Metric("neither", neither, mean, made)]
+
+
+def _judge_of(answers: Answers) -> tuple[str, str]:
+    """Return the judge's name, and how scores say who judged."""
+    from voicetextblender.eval.judge import DIGEST
+
+    if answers.judge is None:
+        raise ValueError(
+            "the scorer 'judge' needs a judge; name one in the suite, such as "
+            "judge: http://localhost:8000/v1#MODEL"
+        )
+    return answers.judge, f"judge {answers.judge}, prompt {DIGEST}"
 
 
 def score_perplexity(answers: Answers) -> list[Metric]:
@@ -306,7 +317,3 @@ def _texts(item: Conversation, field: str) -> list[str]:
             f"conversation '{item.id}': meta.{field} is {found!r:.60}; it must be a list of texts"
         )
     return found
-
-
-def _jiwer() -> str:
-    return f"jiwer {version('jiwer')}"

@@ -7,6 +7,7 @@ no model; scoring the same folder twice writes the same bytes.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -16,12 +17,8 @@ from pydantic import TypeAdapter
 from voicetextblender.chat import Conversation
 from voicetextblender.data.records import Records
 from voicetextblender.eval.metrics import Estimate, Metric, difference, estimate
-from voicetextblender.eval.predict import (
-    Prediction,
-    predictions_file,
-    read_predictions,
-)
-from voicetextblender.eval.scorers import Answers, scorer
+from voicetextblender.eval.predict import Prediction, predictions_file, read_predictions
+from voicetextblender.eval.scorers import Answers, compare, scorer
 from voicetextblender.eval.suite import EvalSet, Suite, digest, read_items
 from voicetextblender.settings import validate
 
@@ -144,37 +141,29 @@ def _rows_of(of: EvalSet, asked: Mapping[str, Answers]) -> list[Score]:
         return []
     items = next(iter(asked.values())).items
     data_sha256, whole = digest(items), [*range(len(items))]
-    found = {
-        system: (
-            _blank(of, system, answers, data_sha256),
-            answers,
-            scorer(of.scorer)(answers),
-        )
-        for system, answers in asked.items()
-    }
+    found = {system: scorer(of.scorer)(answers) for system, answers in asked.items()}
     rows = []
-    for system, (blank, answers, metrics) in found.items():
-        for number, metric in enumerate(metrics):
+    for system, answers in asked.items():
+        row = partial(_row, of, system, answers, data_sha256)
+        for metric in found[system]:
             for by, group, places in [(None, None, whole), *groups(items, of.by)]:
                 value = estimate(metric.of(places))
-                if not math.isfinite(value.value):  # of a group of which nothing could be judged
-                    continue
-                row = _filled(blank, metric, value, answers, places)
                 verdict = judged(value, metric, 0.0) if metric.name == "kl" else None
-                rows.append(replace(row, by=by, group=group, verdict=verdict))
-            for other, (_, _, theirs) in found.items():
-                if other != system and number < len(theirs):
-                    gap = difference(metric, theirs[number])
-                    row = _filled(blank, metric, gap, answers, whole)
-                    verdict = judged(gap, metric, estimate(theirs[number]).value)
-                    is_kept = of.speech == "none" and (system, other) == ("ours", "base")
-                    rows.append(replace(row, against=other, verdict=verdict if is_kept else None))
-                    if metric.name == "check" and other in ("typed", "base"):
-                        right = [p for p in whole if theirs[number].sums[p, 0]]
-                        if right:
-                            both = replace(metric.of(right), name=f"kept_of_{other}")
-                            rows.append(_filled(blank, both, estimate(both), answers, right))
-    return rows
+                rows.append(row(metric, value, places, by=by, group=group, verdict=verdict))
+        for other in (name for name in asked if name != system):
+            for metric, theirs in zip(found[system], found[other], strict=True):
+                gap, is_kept = difference(metric, theirs), of.speech == "none" and other == "base"
+                verdict = judged(gap, metric, estimate(theirs).value) if is_kept else None
+                rows.append(row(metric, gap, whole, against=other, verdict=verdict))
+                right = [place for place in whole if theirs.sums[place, 0]]
+                if metric.name == "check" and other in ("typed", "base") and right:
+                    both = replace(metric.of(right), name=f"kept_of_{other}")
+                    rows.append(row(both, estimate(both), right))
+            if of.scorer == "judge" and system == "ours":
+                for metric in compare(answers, asked[other]):
+                    rows.append(row(metric, estimate(metric), whole, against=other))
+    # Of a group of which nothing could be judged there is no number.
+    return [row for row in rows if math.isfinite(row.value)]
 
 
 def judged(gap: Estimate, metric: Metric, base: float) -> Verdict:
@@ -230,49 +219,43 @@ def in_order_of(
     return [found[id] for id in ids]
 
 
-def _blank(of: EvalSet, system: str, answers: Answers, data_sha256: str) -> Score:
-    """Return what all rows of a system's answers to a set have in common."""
+def _row(
+    of: EvalSet,
+    system: str,
+    answers: Answers,
+    data_sha256: str,
+    metric: Metric,
+    found: Estimate,
+    places: Sequence[int],
+    *,
+    against: str | None = None,
+    by: str | None = None,
+    group: str | None = None,
+    verdict: Verdict | None = None,
+) -> Score:
     tasks = {item.task for item in answers.items}
-    first = answers.predictions[0]
+    predictions = [answers.predictions[place] for place in places]
     return Score(
         set=of.name,
         system=system,
-        metric="",
-        value=0.0,
-        low=0.0,
-        high=0.0,
-        num_items=0,
-        against=None,
-        by=None,
-        group=None,
-        better="",
-        unit="",
-        task=tasks.pop() if len(tasks) == 1 else "several",
-        speech=of.speech,
-        seen=of.seen,
-        scored_with="",
-        decoding=first.decoding,
-        model=first.model,
-        data_sha256=data_sha256,
-        audio_s=0.0,
-        seconds=0.0,
-    )
-
-
-def _filled(
-    blank: Score, metric: Metric, found: Estimate, answers: Answers, places: Sequence[int]
-) -> Score:
-    predictions = [answers.predictions[place] for place in places]
-    return replace(
-        blank,
         metric=metric.name,
         value=found.value,
         low=found.low,
         high=found.high,
         num_items=len(places),
+        against=against,
+        by=by,
+        group=group,
         better=metric.better,
         unit=metric.unit,
+        task=tasks.pop() if len(tasks) == 1 else "several",
+        speech=of.speech,
+        seen=of.seen,
         scored_with=metric.scored_with,
+        decoding=answers.predictions[0].decoding,
+        model=answers.predictions[0].model,
+        data_sha256=data_sha256,
         audio_s=round(sum(p.audio_s for p in predictions), 3),
         seconds=round(sum(p.seconds for p in predictions), 3),
+        verdict=verdict,
     )

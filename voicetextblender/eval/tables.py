@@ -248,9 +248,12 @@ def _rates(
         notes = [tag("span", interval(score), class_="range")]
         if score.num_items != num_items and score.num_items >= FEWEST:
             notes.append(tag("span", f"of {score.num_items}", class_="range"))
-        gap = run.row(of, "ours", against=system) if by is None and system != "whisper" else None
-        if gap is not None:
-            notes.append(_gap(gap))
+        if by is None and system != "whisper":
+            if (gap := run.row(of, "ours", against=system)) is not None:
+                notes.append(_gap(gap))
+            liked = run.row(of, "ours", metric="preferred", against=system)
+            if liked is not None and of.metric == "correct":
+                notes += [tag("span", "preferred, net", class_="range"), _gap(liked)]
         cells.append(join((tag("b", shown(score.value, score.unit)), *notes)))
     return [*cells, str(num_items)]
 
