@@ -65,7 +65,7 @@ def rank_correlation(one: np.ndarray, other: np.ndarray) -> float:
     ranks = [np.array([(x < v).sum() + (x == v).sum() / 2 for v in x]) for x in (one, other)]
     if not all(rank.std() for rank in ranks):
         return 0.0
-    return float(np.corrcoef(*ranks)[0, 1])
+    return float(np.corrcoef(np.stack(ranks))[0, 1])
 
 
 if __name__ == "__main__":

@@ -65,7 +65,7 @@ def lm_eval(
 ) -> None:
     """Run text benchmarks on the base LLM, and on the model with its voice off and on.
 
-    Example: vtb lm-eval runs/demo/model arc_challenge mmlu_anatomy --data benchmarks-data
+    Example: vtb lm-eval runs/demo/model arc_challenge --data data/eval --limit 100
     """
     if not (model / "config.json").is_file():
         raise ValueError(f"{model}: no model here; name the folder of a trained one")

@@ -245,20 +245,24 @@ def _device() -> str:
 
 
 def _lines(path: Path) -> list[dict]:
-    packed = path.with_name(f"{path.name}.gz")
-    if not path.is_file() and not packed.is_file():
-        raise ValueError(f"{packed}: no such file; name the folder of the benchmarks with --data")
-    data = gzip.decompress(packed.read_bytes()) if packed.is_file() else path.read_bytes()
+    if path.is_file():
+        data = path.read_bytes()
+    else:
+        data = gzip.decompress(_there(path.with_name(f"{path.name}.gz")).read_bytes())
     return [json.loads(line) for line in data.decode("utf-8").splitlines()]
 
 
 def _member(path: Path, name: str) -> str:
-    if not path.is_file():
-        raise ValueError(f"{path}: no such file; name the folder of the benchmarks with --data")
-    with tarfile.open(path) as archive:
+    with tarfile.open(_there(path)) as archive:
         try:
             file = archive.extractfile(name)
         except KeyError:
             raise ValueError(f"{path}: no {name} in it; check the task's name") from None
         assert file is not None
         return file.read().decode("utf-8")
+
+
+def _there(path: Path) -> Path:
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file; name the folder of the benchmarks with --data")
+    return path

@@ -180,11 +180,14 @@ def preferences(name: str, cases: Sequence[Case], kept: Path | None) -> list[int
     """
     both = [*cases, *(case.swapped() for case in cases)]
     chats = [_chat(_COMPARE, _COMPARED, case) for case in both]
-    found = [one and one.better for one in _judged(name, chats, Choice, kept)]
+    found = _judged(name, chats, Choice, kept)
     return [
-        None if None in (one, two) else {(1, 2): 1, (2, 1): -1}.get((one, two), 0)
+        None if one is None or two is None else _PREFERRED.get((one.better, two.better), 0)
         for one, two in zip(found[: len(cases)], found[len(cases) :], strict=True)
     ]
+
+
+_PREFERRED = {(1, 2): 1, (2, 1): -1}  # the better one in either order
 
 
 def _judged(

@@ -7,12 +7,13 @@ from itertools import zip_longest
 
 from voicetextblender import audio
 from voicetextblender.chat import Audio, Conversation, Text
+from voicetextblender.data.records import spread
 from voicetextblender.eval.metrics import align, error_rate, word_edits
 from voicetextblender.eval.predict import MEASURED, predictions_file, read_predictions, seconds_of
 from voicetextblender.eval.results import Run
 from voicetextblender.eval.scores import Score
 from voicetextblender.eval.suite import read_items, reference
-from voicetextblender.page import Html, data_url, join, section, table, tag
+from voicetextblender.page import Html, data_url, details, join, section, table, tag
 from voicetextblender.text import LANGUAGES, normalise
 
 NUM_EXAMPLES = 12
@@ -64,19 +65,20 @@ def worst(run: Run) -> Html:
 
 def answers(run: Run) -> Html:
     """Show what is answered to typed items, before and after."""
-    rows = []
-    for name, of in run.sets("none").items():
-        found = [one for one in _of_set(run, name, of) if {"base", "ours"} <= one.answers.keys()]
-        if found and of.decoding not in MEASURED.values():
-            for place in range(min(len(found), NUM_ANSWERS)):
-                one = found[place * len(found) // min(len(found), NUM_ANSWERS)]
-                rows.append((_asked(one.item), one.answers["base"], one.answers["ours"]))
-    if not rows:
+    found = [
+        (_asked(one.item), one.answers["base"], one.answers["ours"])
+        for name, of in run.sets("none").items()
+        if of.decoding not in MEASURED.values()
+        for one in _of_set(run, name, of)
+        if {"base", "ours"} <= one.answers.keys()
+    ]
+    if not found:
         return Html("")
+    rows = [found[place] for place in spread(len(found), NUM_ANSWERS)]
     head = ("Typed", "Base LLM, or voice off", "Voice on")
-    shown = rows[:: max(1, len(rows) // NUM_ANSWERS)][:NUM_ANSWERS]
-    return tag("details", tag("summary", "Typed questions, before and after"),
-               table(head, shown, text_columns=3, class_="prose"))  # fmt: skip
+    return details(
+        "Typed questions, before and after", table(head, rows, text_columns=3, class_="prose")
+    )
 
 
 def heard(run: Run) -> Iterator[Heard]:
@@ -159,12 +161,9 @@ def _of_set(run: Run, name: str, of: Score) -> list[Heard]:
     if not (run.evaluation / "items" / f"{name}.jsonl").is_file():
         return []
     found: dict[str, dict[str, str]] = {}
-    for system in _LABELS:
-        folder = run.evaluation
-        if system == "before":
-            path = predictions_file(folder / "before", "ours", name)
-        else:
-            path = predictions_file(folder, system, name)
+    files = {system: predictions_file(run.evaluation, system, name) for system in _LABELS}
+    files["before"] = predictions_file(run.evaluation / "before", "ours", name)
+    for system, path in files.items():
         for prediction in read_predictions(path):
             found.setdefault(prediction.id, {})[system] = prediction.answer
     return [Heard(item, of, found.get(item.id, {})) for item in read_items(run.evaluation, name)]
@@ -180,10 +179,8 @@ def _cards(run: Run, found: Sequence[Heard], title: str, lead: str) -> Html:
 
 def _asked(item: Conversation) -> str:
     """Return what is asked in writing, clips as what is said in them."""
-    turns = item.messages[:-1]
-    parts = [
+    return " ".join(
         part.text if isinstance(part, Text) else f"(spoken) {part.text or '…'}"
-        for turn in turns
+        for turn in item.messages[:-1]
         for part in turn.parts
-    ]
-    return " ".join(parts)
+    )
