@@ -9,7 +9,7 @@ GAMES is the folder `scummvm/drascula` with `en` and `es`, of Debian's `drascula
 import sys
 from pathlib import Path
 
-from heard import heard_lines
+from heard import heard_lines, joined, speech
 
 from voicetextblender.chat import Conversation, assistant, user
 from voicetextblender.data.importing import Conversations
@@ -19,20 +19,23 @@ META = {"license": "Drascula-License", "source": "Debian drascula 1.0+ds4"}
 
 
 def main(games: Path, out: Path) -> None:
-    kept = {}
-    for lang in ("en", "es"):
-        files = sorted((games / lang).glob("*.ALS"))
-        lines = ((file.stem.lower(), file.read_bytes()) for file in files)
-        kept[lang] = heard_lines(lines, f"drascula-{lang}", lang, META, out / lang)
-    both = sorted(kept["en"].keys() & kept["es"].keys())
+    spoken = {
+        lang: speech({f.stem.lower(): f.read_bytes() for f in sorted((games / lang).glob("*.ALS"))})
+        for lang in ("en", "es")
+    }
+    both = [key for key in spoken["en"] if key in spoken["es"]]
+    runs = joined({key: max(len(lines[key]) for lines in spoken.values()) for key in both})
+    kept = {
+        lang: heard_lines(lines, runs, lang, META, out / lang) for lang, lines in spoken.items()
+    }
     told = {**META, "synthetic": False, "pseudo": "whisper-base", "target_lang": "en"}
     with Conversations(out) as conversations:
-        for key in both:
+        for key in sorted(kept["en"].keys() & kept["es"].keys()):
             ask = translate_instruction("es", "en")
             turns = (user(ask, kept["es"][key]), assistant(kept["en"][key].text or ""))
             conversation = Conversation(f"drascula-es-en-{key}", turns, "ast", "es", told)
             conversations.add_conversation(conversation, "ast-es-en")
-    print(f"{len(both)} translations")
+    print(f"{conversations.kept} translations")
 
 
 if __name__ == "__main__":

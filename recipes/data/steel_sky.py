@@ -2,7 +2,7 @@
 
 GAME is the folder of Debian's `beneath-a-steel-sky` with `sky.dnr` and `sky.dsk`, an adventure game
 of 1994: some 3,500 lines, 11 kHz. Which text belongs to which clip is not written down, so
-Whisper-base hears them; lines that it hears at an unlikely rate are left out. The game may be given
+`heard.py` labels them. The game may be given
 away and changed, not sold; clips stay here. OUT gets `clips.tar` and `asr-train.jsonl`.
 """
 
@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from heard import heard_lines
+from heard import heard_lines, joined, speech
 
 META = {
     "license": "Beneath-a-Steel-Sky-License",
@@ -105,7 +105,9 @@ def number(bits: Bits, codes: Table) -> int:
 
 
 def main(game: Path, out: Path) -> None:
-    heard_lines(((str(number), data) for number, data in lines(game)), "steel-sky", "en", META, out)
+    spoken = speech({str(number): data for number, data in lines(game)})
+    runs = joined({key: len(samples) for key, samples in spoken.items()})
+    heard_lines(spoken, runs, "en", META, out)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 import json
-import threading
+import multiprocessing
+from dataclasses import dataclass
 from itertools import islice
 
 import pytest
@@ -127,13 +128,19 @@ def test_one_that_fits_just_so_is_taken(build):
     assert next(build(lengths=[40]).steps()).batches[0].seq_lens == (40,)
 
 
-def broken(*numbers):
-    def encode_or_fail(conversation, source, draw):
-        if int(conversation.id.split("-")[1]) in numbers:
+@dataclass(frozen=True)
+class broken:  # noqa: N801  # a function that can be sent to another process
+    """Encode, but not conversations of some numbers."""
+
+    numbers: tuple[int, ...]
+
+    def __init__(self, *numbers):
+        object.__setattr__(self, "numbers", numbers)
+
+    def __call__(self, conversation, source, draw):
+        if int(conversation.id.split("-")[1]) in self.numbers:
             raise ValueError(f"conversation '{conversation.id}' is broken")
         return encode(conversation, source, draw)
-
-    return encode_or_fail
 
 
 def test_a_broken_conversation_stops_the_run_with_its_name(build):
@@ -162,13 +169,29 @@ def test_an_error_while_a_step_is_made_ahead_reaches_the_caller(build):
         rows(build(broken(7)), 30, ahead=True)
 
 
-def test_a_stream_that_is_left_ends_its_thread(build):
-    before = threading.active_count()
+def test_a_stream_that_is_left_ends_its_process(build):
     stream = build().steps(ahead=True)
     next(stream)
+    (maker,) = multiprocessing.active_children()
     stream.close()
-    assert threading.active_count() == before
+    assert not maker.is_alive()
 
 
-def test_steps_made_ahead_are_the_same_steps(build):
-    assert rows(build(), 12) == rows(build(), 12, ahead=True)
+def test_a_process_that_is_killed_while_it_makes_steps_is_an_error(build):
+    stream = build().steps(ahead=True)
+    next(stream)
+    (maker,) = multiprocessing.active_children()
+    maker.kill()
+    with pytest.raises(ValueError, match="a data worker was killed, .* lower train.workers"):
+        list(islice(stream, 10))
+
+
+def test_what_was_left_out_is_known_of_steps_that_were_made_ahead(build):
+    loader = build(broken(7), max_broken=2)
+    list(islice(loader.steps(ahead=True), 30))
+    assert set(loader.broken) == {"a/6", "b/6"}
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_steps_made_ahead_are_the_same_steps(build, workers):
+    assert rows(build(), 12) == rows(build(workers=workers), 12, ahead=True)

@@ -100,6 +100,7 @@ def test_flex_attention_gives_the_values_of_the_other_ways(is_causal, window, ke
 
 
 @pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method`")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["flex", "flash"])
 @pytest.mark.parametrize(("is_causal", "window"), CASES)
 def test_a_packed_row_on_a_gpu_attends_as_on_a_cpu(is_causal, window, dtype):
@@ -112,9 +113,10 @@ def test_a_packed_row_on_a_gpu_attends_as_on_a_cpu(is_causal, window, dtype):
         packing = packing_of((100, 1, 150, 49), torch.device(device))
         out, _ = packed_attention(layer, *on_device, None, sliding_window=window, **packing)
         out.square().sum().backward()
-        results.append([x.cpu() for x in (out.detach(), *(x.grad for x in on_device))])
-    error = 5e-3 if dtype == torch.float32 else 4e-2  # TF32; 8 bits
-    torch.testing.assert_close(*results, atol=error, rtol=error)
+        results.append([x.cpu().float() for x in (out.detach(), *(x.grad for x in on_device))])
+    for ours, theirs in zip(*results, strict=True):  # TF32; 8 bits
+        error = (ours - theirs).norm() / ours.norm()
+        assert error < (1e-3 if dtype == torch.float32 else 1e-2)
 
 
 def test_the_scale_of_the_scores_can_be_given():

@@ -357,6 +357,7 @@ def test_the_generator_of_transformers_is_not_offered():
 
 
 @pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method`")
 def test_compiled_layers_give_the_values_and_gradients_of_others():
     torch.manual_seed(0)
     lora = {"encoder": "lora", "llm": "lora"}

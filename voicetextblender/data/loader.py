@@ -7,14 +7,23 @@ knows nothing of models: the caller says how a conversation becomes a sample.
 """
 
 import multiprocessing
+import signal
+import sys
+import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from itertools import chain, count
+from multiprocessing.process import BaseProcess
+from multiprocessing.queues import Queue
+from queue import Empty, Full
 from typing import Literal
+
+import torch
+import torch.multiprocessing
 
 from voicetextblender.batch import Batch, Sample, collate
 from voicetextblender.chat import Conversation
@@ -30,6 +39,12 @@ MAX_BROKEN_IN_A_ROW = 100
 """Draws that may fail one after the other, however many broken ones are allowed in all."""
 AHEAD = 8
 """Draws that are being made for each worker, in each lane."""
+AHEAD_STEPS = 2
+"""Steps that wait to be used."""
+LOOK_S = 2.0
+"""How often processes that wait for each other look whether the other is still there."""
+LINGER_S = 5.0
+WORKER_KILLED = "a data worker was killed, perhaps for want of memory; lower train.workers"
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,8 +140,8 @@ class Loader:
     ) -> Iterator[Step]:
         """Yield a rank's steps from `places` on (those of other ranks' lanes do not matter).
 
-        With `ahead`, one step is made while one is used: for models on a GPU; on a CPU the two
-        would share the same cores. Raises ValueError if the ranks cannot share a step's rows.
+        With `ahead`, steps are made while one is used: for models on a GPU; on a CPU the two would
+        share the same cores. Raises ValueError if the ranks cannot share a step's rows.
         """
         if self.rows_per_step % num_ranks:
             raise ValueError(
@@ -157,16 +172,21 @@ class Loader:
                 )
 
     def _steps_ahead(self, at: Mapping[int, Place]) -> Generator[Step]:
-        steps = self._steps(at)
-        with ThreadPoolExecutor(max_workers=1) as thread:
-            coming = thread.submit(next, steps)
-            try:
-                while True:
-                    step = coming.result()
-                    coming = thread.submit(next, steps)
-                    yield step
-            finally:
-                thread.submit(steps.close)
+        """Yield the steps that a process of its own makes.
+
+        A thread of this one would hold up Python in the thread that keeps a GPU at work.
+        """
+        context = torch.multiprocessing.get_context("forkserver")
+        made = context.Queue(AHEAD_STEPS)
+        maker = context.Process(target=_make_steps, args=(self, at, made))
+        maker.start()
+        try:
+            while True:
+                step, self.broken, self.too_long = _received(made, maker)
+                yield step
+        finally:
+            maker.terminate()
+            maker.join()
 
     def _lane(self, place: Place, workers: Executor | None) -> Iterator[tuple[list[Sample], Place]]:
         numbers = chain(place.waiting, count(place.draw, self.rows_per_step))
@@ -200,6 +220,46 @@ class Loader:
         return None
 
 
+def _make_steps(loader: Loader, at: Mapping[int, Place], made: Queue) -> None:
+    """Be the process that makes steps, until it is terminated or its parent has ended."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's to heed
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+    made.cancel_join_thread()
+    torch.set_num_threads(1)
+    with closing(loader._steps(at)) as steps:
+        try:
+            for step in steps:
+                _put(made, (step, loader.broken, loader.too_long))
+        except ValueError as error:
+            _put(made, error)
+            time.sleep(LINGER_S)  # it is sent by a thread
+
+
+def _put(made: Queue, item: object) -> None:
+    while (parent := multiprocessing.parent_process()) is not None and parent.is_alive():
+        try:
+            return made.put(item, timeout=LOOK_S)
+        except Full:
+            pass
+    sys.exit()
+
+
+def _received(made: Queue, maker: BaseProcess) -> tuple[Step, dict[str, str], dict[str, str]]:
+    """Return the next step, and what was left out so far. Raises ValueError."""
+    while True:
+        try:
+            item = made.get(timeout=LOOK_S)
+        except Empty:
+            if maker.is_alive():
+                continue
+            raise ValueError(WORKER_KILLED) from None
+        except (EOFError, OSError):  # tensors are fetched from the process, which has ended
+            raise ValueError(WORKER_KILLED) from None
+        if isinstance(item, ValueError):
+            raise item
+        return item
+
+
 _draws: Draws
 
 
@@ -211,8 +271,6 @@ def _workers(draws: Draws, num: int) -> ProcessPoolExecutor:
 
 
 def _begin(draws: Draws) -> None:
-    import torch
-
     global _draws
     torch.set_num_threads(1)
     _draws = draws
@@ -234,9 +292,7 @@ def _in_order(
                 first, future = pending.popleft()
                 yield first, future.result()
     except BrokenProcessPool:
-        raise ValueError(
-            "a data worker was killed, perhaps for want of memory; lower train.workers"
-        ) from None
+        raise ValueError(WORKER_KILLED) from None
     finally:
         for _, future in pending:
             future.cancel()

@@ -6,6 +6,8 @@ packed, never padded to 30 seconds. Known here: Whisper's encoder and the Parake
 Shapes: F feature frames of all clips, M mel bins, T encoder frames of all clips, D encoder width.
 """
 
+from typing import Any, cast
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -57,13 +59,22 @@ class WhisperFrames(nn.Module):
         slots = tuple((n + 2) // 2 * 2 for n in lens)
         starts, num, device = begins(slots), sum(slots), features.device
         at = places(lens, starts, device)
-        between = lay_apart(features.new_ones(len(features)), at, num)
-        encoder = self.encoder
-        hidden = F.gelu(encoder.conv1(lay_apart(features, at, num).T.unsqueeze(0))) * between
-        hidden = F.gelu(encoder.conv2(hidden)).squeeze(0).T
+        between = lay_apart(features.new_ones(len(features), 1), at, num)
+        hidden = F.gelu(_convolve(lay_apart(features, at, num), self.encoder.conv1)) * between
+        hidden = F.gelu(_convolve(hidden, self.encoder.conv2))
         seq_lens = tuple(-(-n // 2) for n in lens)
         at = places(seq_lens, tuple(n // 2 for n in starts), device)
         return take(hidden, at), seq_lens
+
+
+def _convolve(rows: Tensor, conv: nn.Conv1d) -> Tensor:
+    """Map (P, C) to (P / stride, D) as `conv` does, by one matrix product.
+
+    A library of convolutions prepares itself for each new length, and here every length is new.
+    """
+    (kernel,), (stride,), (beyond,) = conv.kernel_size, conv.stride, cast(Any, conv.padding)
+    windows = F.pad(rows, (0, 0, beyond, beyond)).unfold(0, kernel, stride)  # (P / stride, C, k)
+    return F.linear(windows.flatten(1), conv.weight.flatten(1), conv.bias)
 
 
 class ParakeetFrames(nn.Module):
