@@ -80,7 +80,8 @@ def heard_lines(
             kept[key] = Audio(paths[key], text=text)
             turns = (user(transcribe_instruction(lang), kept[key]), assistant(text))
             told = {**meta, "synthetic": False, "pseudo": "whisper-base"}
-            conversation = Conversation(f"{out.name}-{lang}-{key}", turns, "asr", lang, told)
+            name = f"{meta['source'].split()[1]}-{lang}-{key}"
+            conversation = Conversation(name, turns, "asr", lang, told)
             conversations.add_conversation(conversation, "asr-train")
     print(f"{conversations.kept} clips, {conversations.duration_s / 3600:.2f} h, in {out}")
     print(f"left out: {dict(conversations.dropped)}")

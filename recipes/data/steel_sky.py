@@ -2,8 +2,8 @@
 
 GAME is the folder of Debian's `beneath-a-steel-sky` with `sky.dnr` and `sky.dsk`, an adventure game
 of 1994: some 3,500 lines, 11 kHz. Which text belongs to which clip is not written down, so
-`heard.py` labels them. The game may be given
-away and changed, not sold; clips stay here. OUT gets `clips.tar` and `asr-train.jsonl`.
+`heard.py` labels them. The game may be given away and changed, not sold; clips stay here. OUT gets
+`clips.tar` and `asr-train.jsonl`.
 """
 
 import sys
