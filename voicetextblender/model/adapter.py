@@ -14,11 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from voicetextblender.model.encoder import MOST_PADDING, alike
+from voicetextblender.model.encoder import alike, most_padding
 from voicetextblender.model.layout import Lens, begins, lay_apart, places, take
-
-MOST_PADDING_ON_GPU = 0.6
-"""Share of padding in a group of clips that attend together: there, few calls count for more."""
 
 
 def stack_frames(frames: Tensor, lens: Lens, stack: int) -> tuple[Tensor, Lens]:
@@ -172,7 +169,7 @@ class RelativeAttention(nn.Module):
         offsets = relative_positions(max(lens), hidden.shape[-1], hidden)  # (2 * max - 1, W)
         position = self.position(offsets).unflatten(-1, (self.heads, -1))
         starts, attended, rows = begins(lens), [], []
-        for group in alike(lens, MOST_PADDING_ON_GPU if hidden.is_cuda else MOST_PADDING):
+        for group in alike(lens, most_padding(hidden.device)):
             group_lens = tuple(lens[n] for n in group)
             size = len(group), group_lens[0]  # the longest comes first
             row = places(group_lens, tuple(starts[n] for n in group), hidden.device)

@@ -18,7 +18,7 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 from voicetextblender.model.attention import PACKED, packing_of
 from voicetextblender.model.layout import Lens, begins, lay_apart, places, take
 
-MOST_PADDING = 0.05
+MOST_PADDING, MOST_PADDING_ON_GPU = 0.05, 0.6
 """Share of the frames of a padded group of clips that may be padding."""
 
 
@@ -96,7 +96,7 @@ class ParakeetFrames(nn.Module):
         clips = features.split(lens)
         out_lens = tuple(-(-n // self.subsampling) for n in lens)
         frames: dict[int, Tensor] = {}
-        for group in alike(lens):
+        for group in alike(lens, most_padding(features.device)):
             padded = nn.utils.rnn.pad_sequence([clips[n] for n in group], batch_first=True)
             steps = torch.arange(padded.shape[1], device=padded.device)
             mask = steps < torch.tensor([[lens[n]] for n in group], device=padded.device)
@@ -105,7 +105,12 @@ class ParakeetFrames(nn.Module):
         return torch.cat([frames[n] for n in range(len(lens))]), out_lens
 
 
-def alike(lens: Lens, most_padding: float = MOST_PADDING) -> list[list[int]]:
+def most_padding(device: torch.device) -> float:
+    """Return the share of a group of clips that may be padding: on a GPU, few calls count more."""
+    return MOST_PADDING if device.type == "cpu" else MOST_PADDING_ON_GPU
+
+
+def alike(lens: Lens, most_padding: float) -> list[list[int]]:
     """Divide clips by length so that, in each group, at most that share is padding."""
     groups: list[list[int]] = []
     total = 0
