@@ -19,6 +19,7 @@ from voicetextblender.eval.report import write_report
 from voicetextblender.eval.results import read_run
 from voicetextblender.eval.scores import score_folder
 from voicetextblender.eval.suite import EvalSet, Suite, write_items
+from voicetextblender.eval.tables import serving
 from voicetextblender.page import join
 
 HOSTILE = '<script>alert("x")</script> & <img src=x>'
@@ -177,7 +178,11 @@ def test_speech_stands_beside_its_typed_twin_and_the_cascade_with_the_gaps(run):
 def test_the_largest_gap_between_groups_is_named(run):
     page = read(run)
     assert "asked: exact match by speaker" in page.text
-    assert f"Largest gap, {HOSTILE} against him" in page.text
+    assert "No gap." in page.text  # both are wrong throughout
+    found = read_run(run)
+    better = [replace(s, value=0.5) if s.group == "him" else s for s in found.scores]
+    text = Reader(serving(replace(found, scores=better))).text
+    assert f"Largest gap, {HOSTILE} against him: 50.0 points, which chance alone might" in text
     assert "normaliser basic-2" in page.text
 
 

@@ -119,6 +119,15 @@ def test_a_shortened_suite_asks_no_more_of_any_set():
     assert [(one.limit, one.number) for one in short.sets] == [(3, 5), (5, 5), (5, 5)]
 
 
+def test_a_shortened_suite_keeps_five_clips_in_every_condition():
+    made = [
+        EvalSet(name=name, make=name, path=path, number=number, speech="real", scorer="wer")
+        for name, path, number in (("conditions", "a", 12), ("nothing", None, 42))
+    ]
+    short = shortened(Suite(name="mine", sets=tuple(made)), 2)
+    assert [(one.limit, one.number) for one in short.sets] == [(None, 5), (None, 35)]
+
+
 def test_a_suite_may_be_included_on_two_ways(tmp_path):
     sets = "sets: [{name: calls, path: calls.jsonl, speech: real, scorer: wer}]"
     (tmp_path / "below.yaml").write_text("name: below\n")

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 
-from voicetextblender.page import Html, join, tag
+from voicetextblender.page import Html, tag
 
 Points = Sequence[tuple[float, float]]
 
@@ -43,14 +43,10 @@ def line_chart(
         return height - bottom - (height - top - bottom) * y / y_ticks[-1]
 
     grid = [
-        join(
-            (
-                tag("line", x1=left, x2=width - right, y1=at_y(y), y2=at_y(y), class_="grid"),
-                tag("text", f"{y:g}", x=left - 7, y=at_y(y) + 4, text_anchor="end"),
-            )
-        )
+        tag("line", x1=left, x2=width - right, y1=at_y(y), y2=at_y(y), class_="grid")
         for y in y_ticks
     ]
+    levels = [tag("text", f"{y:g}", x=left - 7, y=at_y(y) + 4, text_anchor="end") for y in y_ticks]
     steps = [
         tag("text", f"{x:,g}", x=at_x(x), y=height - bottom + 16, text_anchor="middle")
         for x in x_ticks
@@ -72,16 +68,9 @@ def line_chart(
         )
         for name, points in curves.items()
     ]
-    return tag(
-        "svg",
-        *grid,
-        *steps,
-        *labels,
-        *lines,
-        viewBox=f"0 0 {width} {height}",
-        role="img",
-        aria_label=f"{y_label} over {x_label}: {', '.join(curves)}",
-    )
+    drawn = (*grid, *levels, *steps, *labels, *lines)
+    said = f"{y_label} over {x_label}: {', '.join(curves)}"
+    return _svg(width, height, drawn, said, grows=True)
 
 
 def interval_chart(rows: Sequence[tuple[float, tuple[float, float], str]], limit: float) -> Html:
@@ -100,28 +89,18 @@ def interval_chart(rows: Sequence[tuple[float, tuple[float, float], str]], limit
         for x in ticks(limit, 5)
         if x <= limit
     ]
-    marks = []
+    marks, edge = [], at(limit)
     for number, (value, (low, high), stroke) in enumerate(rows):
         y = 9.5 + gap * number
-        marks.append(
-            tag("line", x1=at(low), x2=at(high), y1=y, y2=y, stroke=stroke, stroke_width=2)
-        )
-        if value <= limit:
-            marks.append(tag("circle", cx=at(value), cy=y, r=4.5, fill=stroke))
-        else:
-            edge = at(limit)
-            marks.append(
-                tag("path", d=f"M{edge - 7} {y - 5}L{edge} {y}L{edge - 7} {y + 5}z", fill=stroke)
-            )
-    return tag(
-        "svg",
-        *grid,
-        *marks,
-        width=width,
-        height=height,
-        viewBox=f"0 0 {width} {height}",
-        role="img",
-    )
+        head = f"M{edge - 7} {y - 5}L{edge} {y}L{edge - 7} {y + 5}z"
+        marks += [
+            tag("line", x1=at(low), x2=at(high), y1=y, y2=y, stroke=stroke, stroke_width=2),
+            tag("circle", cx=at(value), cy=y, r=4.5, fill=stroke)
+            if value <= limit
+            else tag("path", d=head, fill=stroke),
+        ]
+    said = ", ".join(f"{value:.3g} ({low:.3g} to {high:.3g})" for value, (low, high), _ in rows)
+    return _svg(width, height, (*grid, *marks), said)
 
 
 def interval_axis(limit: float) -> Html:
@@ -138,32 +117,20 @@ def interval_axis(limit: float) -> Html:
         for x in ticks(limit, 5)
         if x <= limit
     ]
-    return tag("svg", *marks, width=width, height=14, viewBox=f"0 0 {width} 14")
+    return _svg(width, 14, marks, "percent")
 
 
 def pair_of_bars(planned: float, realised: float, limit: float, stroke: str) -> Html:
     """Draw two shares, the planned one as an outline behind the realised one."""
     width, height = 150, 16
     scale = (width - 2) / limit
-    return tag(
-        "svg",
+    outline = {"fill": "none", "stroke": "var(--soft)", "rx": 1.5}
+    bars = (
         tag("rect", x=1, y=4, width=scale * realised, height=8, fill=stroke, rx=1.5),
-        tag(
-            "rect",
-            x=1,
-            y=1,
-            width=scale * planned,
-            height=14,
-            fill="none",
-            stroke="var(--soft)",
-            rx=1.5,
-        ),
-        width=width,
-        height=height,
-        viewBox=f"0 0 {width} {height}",
-        role="img",
-        aria_label=f"planned {planned:.1%}, realised {realised:.1%}",
+        tag("rect", x=1, y=1, width=scale * planned, height=14, **outline),
     )
+    said = f"planned {planned:.1%}, realised {realised:.1%}"
+    return _svg(width, height, bars, said)
 
 
 def ticks(largest: float, about: int) -> list[float]:
@@ -172,6 +139,13 @@ def ticks(largest: float, about: int) -> list[float]:
     power = 10.0 ** math.floor(math.log10(largest / about))
     step = next(m * power for m in (1, 2, 2.5, 5, 10, 20) if m * power * about >= largest * 0.999)
     return [step * n for n in range(math.ceil(largest / step - 1e-9) + 1)]
+
+
+def _svg(width: int, height: int, drawn: Sequence[Html], said: str, grows: bool = False) -> Html:
+    """Return a drawing, which may grow; `said` is read out to those who do not see it."""
+    size = {} if grows else {"width": width, "height": height}
+    view = f"0 0 {width} {height}"
+    return tag("svg", *drawn, viewBox=view, role="img", aria_label=said, **size)
 
 
 def _thinned(points: Points) -> Points:

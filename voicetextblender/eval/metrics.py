@@ -96,12 +96,12 @@ def word_edits(references: Sequence[str], hypotheses: Sequence[str]) -> np.ndarr
 
     The texts are compared as they are; a reference has words, and an empty hypothesis lost them.
     """
-    return _edits(references, hypotheses, jiwer.process_words, lambda text: len(text.split()))
+    return _edits(references, hypotheses, jiwer.process_words)
 
 
 def character_edits(references: Sequence[str], hypotheses: Sequence[str]) -> np.ndarray:
     """Count each utterance's character errors likewise, spaces included."""
-    return _edits(references, hypotheses, jiwer.process_characters, len)
+    return _edits(references, hypotheses, jiwer.process_characters)
 
 
 def align(reference: str, hypothesis: str) -> list[Aligned]:
@@ -151,13 +151,13 @@ def _edits(
     references: Sequence[str],
     hypotheses: Sequence[str],
     process: Callable[[str, str], jiwer.WordOutput | jiwer.CharacterOutput],
-    length: Callable[[str], int],
 ) -> np.ndarray:
     rows = []
     for reference, hypothesis in zip(references, hypotheses, strict=True):
         assert reference.strip()
-        edits = process(reference, hypothesis)
-        rows.append((edits.substitutions, edits.deletions, edits.insertions, length(reference)))
+        found = process(reference, hypothesis)
+        length = found.hits + found.substitutions + found.deletions
+        rows.append((found.substitutions, found.deletions, found.insertions, length))
     return np.array(rows, dtype=float).reshape(-1, 4)
 
 

@@ -14,6 +14,7 @@ from voicetextblender.eval.tables import (
     hearing,
     interval,
     keeping,
+    percent,
     serving,
     shown,
     understanding,
@@ -92,9 +93,15 @@ def verdict(run: Run) -> list[str]:
         if (whisper := run.row(of, "whisper")) is not None:
             sentence += f"; Whisper's own decoder makes {100 * whisper.value:.0f}"
         sentences.append(sentence + ".")
+    sentences += aloud(run)
     for of in run.sets("none").values():
         base, change = run.row(of, "base"), run.row(of, "ours", against="base")
-        same = run.is_identical(of.set)
+        same, ours = run.is_identical(of.set), run.row(of, "ours")
+        if of.metric == "invented" and ours is not None:
+            sentences.append(
+                f"Where nobody speaks it writes words down for {percent(ours.value)} % of "
+                f"{ours.num_items} clips."
+            )
         if of.metric == "perplexity" and base is not None and change is not None:
             sentences.append(
                 f"Its perplexity on plain text moved by {100 * change.value / base.value:+.1f} %; "
@@ -106,6 +113,21 @@ def verdict(run: Run) -> list[str]:
         names = ", ".join(dict.fromkeys(row.set for row in alarms))
         sentences.append(f"Alarm: it lost some of what the LLM could do on {names}.")
     return sentences
+
+
+def aloud(run: Run) -> list[str]:
+    """Say what is answered right when spoken and typed, and by the cascade, over all such sets."""
+    sets = [of for of in run.sets("real", "synthetic").values() if of.metric == "check"]
+    found = [[run.row(of, system) for system in ("ours", "typed", "cascade")] for of in sets]
+    whole = [[row.value for row in rows if row] for rows in found if all(rows)]
+    if not whole:
+        return []
+    means = [percent(sum(values) / len(whole)) for values in zip(*whole, strict=True)]
+    return [
+        f"Of {len(whole)} sets of questions and tasks it gets {means[0]} % right when they are "
+        f"spoken to it and {means[1]} % when they are typed; a cascade with the same LLM gets "
+        f"{means[2]} %."
+    ]
 
 
 def tiles(run: Run) -> Html:
@@ -120,7 +142,7 @@ def tiles(run: Run) -> Html:
             if (row := run.row(of, system)) is not None:
                 on = f" on {row.num_items}" if row.num_items != ours.num_items else ""
                 under.append(f"{NAMES[system]} {shown(row.value, row.unit)} {row.unit}{on}")
-        label = join((tag("span", of.set), " ", chips(of)))
+        label = join((of.set, tag("br"), chips(of)))
         made = tile(label, shown(ours.value, ours.unit), ours.unit, under)
         (heard if of.metric == "wer" else understood).append(made)
     for of in run.sets("none").values():

@@ -22,10 +22,6 @@ from voicetextblender.eval.scorers import Answers, compare, scorer
 from voicetextblender.eval.suite import EvalSet, Suite, digest, read_items
 from voicetextblender.settings import validate
 
-FEWEST = 5
-"""Items below which a group is not scored apart: so few hardly differ from one to the next."""
-
-
 Verdict = Literal["better", "kept", "unclear", "alarm"]
 
 _TOLERATED = {"perplexity": 0.03, "kl": 0.1}  # a share of the base's; nats

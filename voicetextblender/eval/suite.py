@@ -16,8 +16,15 @@ from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from voicetextblender.chat import Conversation, assistant, to_line
 from voicetextblender.data.records import Records, spread, write_lines
+from voicetextblender.eval.conditions import NOTHING
 from voicetextblender.eval.generators import make
 from voicetextblender.settings import Settings, read_yaml, validate
+
+FEWEST = 5
+"""Items below which a group is not scored apart: so few hardly differ from one to the next."""
+
+_PER_CONDITION = {"conditions": 1, "nothing": len(NOTHING)}
+"""The `number` that makes one item of each condition."""
 
 
 class EvalSet(Settings):
@@ -131,10 +138,15 @@ def load_suite(path: str | Path, includers: Sequence[Path] = ()) -> Suite:
 
 
 def shortened(suite: Suite, limit: int) -> Suite:
-    """Return a suite that asks at most so many items of each set, and makes no more."""
+    """Return a suite that asks at most so many items of each set, and makes no more.
+
+    Of sets made to compare conditions FEWEST clips are kept in each, as a table by condition needs.
+    """
     sets = []
     for one in suite.sets:
         fewer = {"limit": min(limit, one.limit or limit), "number": min(limit, one.number)}
+        if one.make in _PER_CONDITION:
+            fewer = {"number": min(one.number, FEWEST * _PER_CONDITION[one.make])}
         sets.append(one.model_copy(update=fewer))
     return suite.model_copy(update={"sets": tuple(sets)})
 

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from voicetextblender.eval.charts import interval_axis, interval_chart, legend
 from voicetextblender.eval.listen import chips
 from voicetextblender.eval.results import Run
-from voicetextblender.eval.scores import FEWEST, Score
+from voicetextblender.eval.scores import Score
+from voicetextblender.eval.suite import FEWEST
 from voicetextblender.page import Html, details, join, section, table, tag
 from voicetextblender.text import LANGUAGES
 
@@ -29,6 +30,10 @@ COLOURS = {
     "base": "var(--before)",
     "before": "var(--before)",
 }
+_IN_COLOUR = (
+    "In colour: how far this model is above (+) or below (−) the other on the same items, with the "
+    "95 % interval; bold where that leaves no doubt of the direction."
+)
 METRICS = {
     "wer": "word error rate",
     "bleu": "BLEU",
@@ -45,7 +50,8 @@ METRICS = {
     "redundancy": "judged redundant",
     "unjudged": "not judged",
     "slot_f1": "slot F1",
-    "invented": "words invented",
+    "invented": "clips with words invented",
+    "words_a_minute": "words invented a minute",
 }
 
 
@@ -53,7 +59,7 @@ def hearing(run: Run) -> Html:
     """Show word error rates by set and language, before and after, beside Whisper's own."""
     sets = {n: s for n, s in run.sets("real", "synthetic").items() if s.metric == "wer"}
     if not sets:
-        return Html("")
+        return inventing(run)
     systems = _asked(run, sets, ("ours", "whisper", "before"))
     shown = [row for row in run.scores if row.metric == "wer" and row.system != "before"]
     highest = max((row.high for row in shown if row.by in (None, "lang")), default=1.0)
@@ -86,7 +92,15 @@ def hearing(run: Run) -> Html:
             f"{FEWEST} clips. Whisper's decoder is the encoder's own, told the language.",
             class_="note",
         ),
+        inventing(run),
     )
+
+
+def inventing(run: Run) -> Html:
+    """Show how often words are written down where nobody speaks."""
+    sets = {n: s for n, s in run.sets("none").items() if s.metric == "invented"}
+    systems = _asked(run, sets, ("ours", "whisper"))
+    return _compared("Where nobody speaks", run, sets, systems) if sets else Html("")
 
 
 def understanding(run: Run) -> Html:
@@ -95,40 +109,21 @@ def understanding(run: Run) -> Html:
     if not sets:
         return Html("")
     systems = _asked(run, sets, ("ours", "typed", "cascade", "base"))
-    rows, others = [], []
-    for name, of in sets.items():
-        label: Html = join((tag("b", name), tag("br"), chips(of)))
-        for number, metric in enumerate(_metrics(run, of)):
-            row = (_measured(metric), *_rates(run, metric, systems, 1.0))
-            if number:
-                others.append((tag("b", name) if number == 1 else "", *row))
-            else:
-                rows.append((label, *row))
-    head = (
-        *("Spoken to it", "Measured", interval_axis(1.0)),
-        *(NAMES[system] for system in systems),
-        "Items",
+    others = {n: s for n, s in sets.items() if len(_metrics(run, s)) > 1}
+    kept = tag(
+        "p", "Kept of another: right answers among the items that it has right.", class_="note"
     )
     return section(
         "What it understands",
         "The same items, spoken to this model, typed to it, through the cascade (a speech "
         "recogniser, then the same LLM), and typed to the LLM that it began as.",
         legend({NAMES[system]: COLOURS[system] for system in systems}),
-        table(head, rows, text_columns=3),
-        tag(
-            "p",
-            "In colour under a rate: how far this model is above (+) or below (−) it on the same "
-            "items, with its 95 % interval; bold where that leaves no doubt of the direction.",
-            class_="note",
-        ),
+        _compared("Spoken to it", run, sets, systems, slice(1)),
+        tag("p", _IN_COLOUR, class_="note"),
         details(
             "Other measures of the same answers",
-            tag(
-                "p",
-                "Kept of another: right answers among the items that it has right.",
-                class_="note",
-            ),
-            table(head, others, text_columns=3),
+            kept,
+            _compared("Spoken to it", run, others, systems, slice(1, None)),
         )
         if others
         else "",
@@ -159,32 +154,23 @@ def serving(run: Run) -> Html:
 
 def keeping(run: Run) -> Html:
     """Show what the LLM still knows of text."""
-    sets = run.sets("none")
+    sets = {name: of for name, of in run.sets("none").items() if of.metric != "invented"}
     if not sets:
         return Html("")
-    rows, identical = [], []
-    for name, of in sets.items():
-        label: Html = tag("b", name)
-        for metric in _metrics(run, of):
-            rows.append((label, *_kept(run, metric)))
-            label = Html("")
-        if (same := run.is_identical(name)) is not None:
-            identical.append(same)
+    identical = [same for name in sets if (same := run.is_identical(name)) is not None]
     said = (
         "With the voice off, every logit on the text is that of the LLM loaded afresh, bit for bit."
         if all(identical)
         else "With the voice off, the logits are NOT the base LLM's: something is wrong."
     )
-    head = (
-        *("Typed to it", "Measured", interval_axis(1.0), "Base LLM = voice off", "Voice on"),
-        *("Change", "Items"),
-    )
+    names = {"base": "Base LLM = voice off", "ours": "Voice on"}
     return section(
         "What it kept",
         "The LLM that it began as, and the same LLM after it learned to listen.",
-        legend({"Base LLM = voice off": COLOURS["base"], "Voice on": COLOURS["ours"]}),
-        table(head, rows, text_columns=3),
+        legend({name: COLOURS[system] for system, name in names.items()}),
+        _compared("Typed to it", run, sets, [*names], names=names),
         tag("p", said, class_="note") if identical else Html(""),
+        tag("p", _IN_COLOUR, class_="note"),
         tag(
             "p",
             "Alarm: worse beyond chance and beyond what is tolerated (a perplexity 3 % up, 0.1 "
@@ -248,14 +234,34 @@ def _rates(
         notes = [tag("span", interval(score), class_="range")]
         if score.num_items != num_items and score.num_items >= FEWEST:
             notes.append(tag("span", f"of {score.num_items}", class_="range"))
-        if by is None and system != "whisper":
-            if (gap := run.row(of, "ours", against=system)) is not None:
+        if by is None and system not in ("whisper", systems[0]):  # the later column has the gap
+            other = systems[0] if system == "ours" else system
+            if (gap := run.row(of, "ours", against=other)) is not None:
                 notes.append(_gap(gap))
-            liked = run.row(of, "ours", metric="preferred", against=system)
+            liked = run.row(of, "ours", metric="preferred", against=other)
             if liked is not None and of.metric == "correct":
                 notes += [tag("span", "preferred, net", class_="range"), _gap(liked)]
         cells.append(join((tag("b", shown(score.value, score.unit)), *notes)))
     return [*cells, str(num_items)]
+
+
+def _compared(
+    title: str,
+    run: Run,
+    sets: Mapping[str, Score],
+    systems: Sequence[str],
+    which: slice = slice(None),
+    names: Mapping[str, str] = NAMES,
+) -> Html:
+    """Return a table of sets by some of their measures, each system's beside the others'."""
+    rows = []
+    for name, of in sets.items():
+        for number, metric in enumerate(_metrics(run, of)[which]):
+            whose = join((tag("br"), chips(of))) if of.speech != "none" else Html("")
+            label = Html("") if number else join((tag("b", name), whose))
+            rows.append((label, _measured(run, metric), *_rates(run, metric, systems, 1.0)))
+    head = (title, "Measured", interval_axis(1.0), *(names[system] for system in systems), "Items")
+    return table(head, rows, text_columns=3)
 
 
 def _asked(run: Run, sets: Mapping[str, Score], systems: Sequence[str]) -> list[str]:
@@ -273,29 +279,14 @@ def _gap(gap: Score) -> Html:
     return tag("span", *lines, class_=f"range {colour}")
 
 
-def _measured(of: Score) -> str:
-    """Name a metric, with an arrow to where it is better."""
+def _measured(run: Run, of: Score) -> Html:
+    """Name a metric, with an arrow to where it is better, and what became of it since the base."""
     name = METRICS.get(of.metric, of.metric.replace("_", " "))
-    return f"{name}\N{NO-BREAK SPACE}{'↓' if of.better == 'low' else '↑'}"
-
-
-def _kept(run: Run, of: Score) -> list[str]:
-    """Return the cells of a row of what was kept."""
-    base, ours = run.row(of, "base"), run.row(of, "ours")
-    change = run.row(of, "ours", against="base")
-    found = [(row, COLOURS[row.system]) for row in (base, ours) if row is not None]
-    marks = [(row.value, (row.low, row.high), c) for row, c in found if row.unit == "%"]
-    cells: list[str] = [_measured(of), interval_chart(marks, 1.0) if marks else Html("")]
-    for row in (base, ours):
-        note = tag("span", interval(row), class_="range") if row else Html("")
-        cells.append(join((tag("b", shown(row.value, row.unit)), note)) if row else Html(NONE))
-    verdict = (change or ours or of).verdict
-    chip = join((tag("span", verdict, class_=f"chip {verdict}"), " ")) if verdict else Html("")
-    value, spread = signed(change) if change is not None else (NONE, "")
-    if change is not None and base is not None and change.unit == "":
-        spread += f" · {100 * change.value / base.value:+.1f} %"
-    cells.append(join((chip, value, tag("span", spread, class_="range"))))
-    return [*cells, str((ours or of).num_items)]
+    words = f"{name}\N{NO-BREAK SPACE}{'↓' if of.better == 'low' else '↑'}"
+    change = run.row(of, "ours", against="base") or run.row(of, "ours") or of
+    if change.verdict is None:
+        return join((words,))
+    return join((words, " ", tag("span", change.verdict, class_=f"chip {change.verdict}")))
 
 
 def _group_figure(of: Score, by: str, found: Sequence[Score]) -> Html:
@@ -316,13 +307,13 @@ def _group_figure(of: Score, by: str, found: Sequence[Score]) -> Html:
     metric = METRICS.get(of.metric, of.metric)
     apart = worst.low > best.high or worst.high < best.low
     words = "their intervals do not meet" if apart else "which chance alone might explain"
-    between = f"{names[worst.group]} against {names[best.group]}"
-    gap = f"{between}: {shown(abs(worst.value - best.value), of.unit)}"
+    gap = shown(abs(worst.value - best.value), of.unit)
+    note = f"{names[worst.group]} against {names[best.group]}: {gap} points, {words}."
     return tag(
         "figure",
         tag("figcaption", f"{of.set}: {metric} by {by}"),
         table((by, interval_axis(limit), "%", "items"), rows, text_columns=2),
-        tag("p", f"Largest gap, {gap} points, {words}.", class_="note"),
+        tag("p", f"Largest gap, {note}" if worst.value != best.value else "No gap.", class_="note"),
     )
 
 
@@ -332,7 +323,9 @@ def _group_name(by: str, row: Score) -> str:
 
 
 def _shade(row: Score, worst: Score, best: Score) -> str:
-    return "var(--bad)" if row is worst else "var(--good)" if row is best else "var(--before)"
+    if worst.value == best.value or row not in (worst, best):
+        return "var(--before)"
+    return "var(--bad)" if row is worst else "var(--good)"
 
 
 def _groups(run: Run, of: Score, by: str) -> list[str]:
