@@ -226,6 +226,26 @@ def test_training_from_the_command_line_makes_a_model(monkeypatch, capsys, tmp_p
     assert "The model is in" in capsys.readouterr().err
 
 
+def test_an_evaluation_says_what_came_out_and_is_scored_again_without_the_model(
+    monkeypatch, capsys, model, tmp_path
+):
+    (tmp_path / "plain.txt").write_text("a passage of text\nand another one\n")
+    suite, out = tmp_path / "suite.yaml", tmp_path / "out"
+    suite.write_text(
+        "name: mine\nsets: [{name: t, path: plain.txt, speech: none, scorer: perplexity}]\n"
+    )
+    assert vtb(monkeypatch, "eval", model, suite, "--only", "base,ours", "--out", out) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("Its perplexity on plain text moved by")
+    files = [out / name for name in ("results.json", "report.html")]
+    first = [file.read_bytes() for file in files]
+    for file in files:
+        file.unlink()
+    assert vtb(monkeypatch, "eval", tmp_path / "gone", suite, "--score-only", "--out", out) == 0
+    assert [file.read_bytes() for file in files] == first
+    assert capsys.readouterr().out == said
+
+
 def test_serving_by_vllm_starts_its_command_with_the_servers_settings(monkeypatch, model, tmp_path):
     words = ["--engine", "vllm", "port=8123", "host=127.0.0.2"]
     assert vtb(monkeypatch, "serve", "--model", model, *words) == 1  # it was not exported

@@ -29,16 +29,18 @@ def evaluate(
 
     Example: vtb eval runs/demo/model suites/full.yaml --limit 16 --out runs/demo/eval-small
     """
+    from voicetextblender.eval.report import verdict, write_report
+    from voicetextblender.eval.results import read_run
+    from voicetextblender.eval.scores import score_folder
     from voicetextblender.eval.suite import load_suite, shortened
 
     asked = load_suite(suite)
     if limit is not None:
         asked = shortened(asked, limit)
     out = out or model.parent / "eval"
-    from voicetextblender.eval.scores import score_folder
-
     if score_only:
         scores = score_folder(out)
+        write_report(out)
     else:
         speech_lm, processor = load_model(model)
         from voicetextblender.eval.run import evaluate
@@ -47,7 +49,9 @@ def evaluate(
         with progress_bar(f"asking {asked.name}") as progress:
             systems = only.split(",") if only else None
             scores = evaluate(speech_lm, processor, asked, out, only=systems, report=progress)
-    note(f"{len(scores)} numbers in {out / 'results.json'}")
+    for sentence in verdict(read_run(out)):
+        typer.echo(sentence)
+    note(f"{len(scores)} numbers in {out / 'results.json'}; to be read: {out / 'report.html'}")
 
 
 def lm_eval(

@@ -103,11 +103,15 @@ def verdict(run: Run) -> list[str]:
                 f"{ours.num_items} clips."
             )
         if of.metric == "perplexity" and base is not None and change is not None:
-            sentences.append(
-                f"Its perplexity on plain text moved by {100 * change.value / base.value:+.1f} %; "
-                f"with the voice off it {'is' if same else 'is not'} the LLM that it began as, "
-                f"bit for bit."
+            sentence = (
+                f"Its perplexity on plain text moved by {100 * change.value / base.value:+.1f} %"
             )
+            if same is not None:
+                sentence += (
+                    f"; with the voice off it {'is' if same else 'is not'} the LLM that it began "
+                    f"as, bit for bit"
+                )
+            sentences.append(f"{sentence}.")
     alarms = [row for row in run.scores if row.verdict == "alarm"]
     if alarms:
         names = ", ".join(dict.fromkeys(row.set for row in alarms))
