@@ -177,6 +177,7 @@ class Loader:
         A thread of this one would hold up Python in the thread that keeps a GPU at work.
         """
         context = torch.multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload([self.draws.encode.__module__])
         made = context.Queue(AHEAD_STEPS)
         maker = context.Process(target=_make_steps, args=(self, at, made))
         maker.start()
@@ -264,9 +265,16 @@ _draws: Draws
 
 
 def _workers(draws: Draws, num: int) -> ProcessPoolExecutor:
-    """Start processes that make samples; they are forked from a clean one, not from this one."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([draws.encode.__module__])  # imported once, not by each
+    """Start processes that make samples; they are forked from a clean one.
+
+    That is the one that makes steps, which has all it needs, or else a server, since this one may
+    have threads and a GPU.
+    """
+    if multiprocessing.parent_process() is not None:
+        context = multiprocessing.get_context("fork")
+    else:
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload([draws.encode.__module__])  # imported once, not by each
     return ProcessPoolExecutor(num, context, initializer=_begin, initargs=(draws,))
 
 
