@@ -1,7 +1,7 @@
 """Training speed on one GPU: the paper's 3B shape and a 0.6B one, weights drawn on the device.
 
-    python benchmarks/gpu.py                                       within 90 seconds on an H100
-    python benchmarks/gpu.py --shapes 3b --tokens 4096 --no-compile --profile
+    python benchmarks/gpu.py                  within 90 seconds on an H100, compiled if time is left
+    python benchmarks/gpu.py --shapes 3b --seconds 240 --profile
     python benchmarks/gpu.py --shapes tiny --device cpu --tokens 256
 
 Each step is the training loop's own, on a packed row that was never seen before: half clips with a
@@ -16,6 +16,7 @@ import gc
 import signal
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import count as numbers
 from itertools import islice
 from typing import Any
@@ -177,16 +178,6 @@ def rows(model: SpeechLM, budget: int) -> Iterator[Batch]:
         yield collate(row, mels, budget)
 
 
-def compile_layers(model: SpeechLM) -> None:
-    """Compile what a layer of the LLM does to each position by itself.
-
-    Its attention takes sequences of ever new lengths, and has a kernel of its own.
-    """
-    for layer in model.llm.get_decoder().layers:
-        for part in (layer.input_layernorm, layer.post_attention_layernorm, layer.mlp):
-            part.compile(dynamic=False)
-
-
 def measure(
     name: str, device: torch.device, tokens: int, steps: int, is_compiled: bool, is_profiled: bool
 ) -> str:
@@ -195,7 +186,7 @@ def measure(
     weights = sum(parameter.numel() for parameter in run.model.parameters())
     trained = sum(parameter.numel() for own in run.parts.values() for parameter in own)
     if is_compiled:
-        compile_layers(run.model)
+        run.model.compile_layers()
     batches = list(islice(rows(run.model, tokens), WARM_UP + steps))
     tally = Tally(["all"], device)
     with disable_input_dtype_casting(run.model):
@@ -239,12 +230,36 @@ def profile(step: Any, device: torch.device) -> None:
     print(profiler.key_averages().table(sort_by=by, row_limit=25, max_name_column_width=60))
 
 
-def attempt(name: str, device: torch.device, given: argparse.Namespace, is_compiled: bool) -> str:
+class OutOfTime(Exception):
+    """The time that all shapes have together is over."""
+
+
+@contextmanager
+def until(end_s: float) -> Iterator[None]:
+    """Raise OutOfTime in the block when the clock reaches `end_s`."""
+
+    def ring(*_: object) -> None:
+        raise OutOfTime
+
+    signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, max(1e-6, end_s - time.perf_counter()))
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def attempt(
+    name: str, device: torch.device, given: argparse.Namespace, is_compiled: bool, end_s: float
+) -> str:
     """Return a shape's line, or what went wrong; rows are halved until they fit in memory."""
-    tokens = given.tokens
+    left_s, tokens = end_s - time.perf_counter(), given.tokens
+    if left_s < (LEAST_S if is_compiled else 0):
+        return f"not begun: {max(0, left_s):.0f} s left"
     while True:
         try:
-            return measure(name, device, tokens, given.steps, is_compiled, given.profile)
+            with until(end_s):
+                return measure(name, device, tokens, given.steps, is_compiled, given.profile)
         except OUT_OF_MEMORY:
             tokens //= 2
             if tokens < 512:
@@ -252,15 +267,11 @@ def attempt(name: str, device: torch.device, given: argparse.Namespace, is_compi
         except OutOfTime:
             return "out of time"
         except Exception as error:  # the others are still to be measured
-            return f"failed: {type(error).__name__}: {str(error).strip().splitlines()[:1]}"
+            return f"failed: {type(error).__name__}: {str(error).strip()[:200]!r}"
         finally:
             gc.collect()
             if device.type == "cuda":
                 torch.cuda.empty_cache()
-
-
-class OutOfTime(Exception):
-    """The time that all shapes have together is over."""
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -274,27 +285,16 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--no-compile", action="store_true")
     parser.add_argument("--profile", action="store_true")
     given = parser.parse_args(words)
-    device, began = torch.device(given.device), time.perf_counter()
-
-    def ring(*_: object) -> None:
-        raise OutOfTime
-
-    signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, given.seconds)
+    device, end_s = torch.device(given.device), time.perf_counter() + given.seconds
     on = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
     print(f"{on}, torch {torch.__version__}; one large bf16 product: ", end="")
-    print(f"{peak_flops(device) / 1e12:.1f} TFLOP/s", flush=True)
-    print(HEAD, flush=True)
-    for is_compiled in (False,) if given.no_compile else (False, True):
+    print(f"{peak_flops(device) / 1e12:.1f} TFLOP/s\n{HEAD}", flush=True)
+    is_plain = given.no_compile or device.type == "cpu"
+    for is_compiled in (False,) if is_plain else (False, True):
         for name in given.shapes:
-            left = given.seconds - (time.perf_counter() - began)
-            if left < (LEAST_S if is_compiled else 0):
-                line = f"not begun: {max(0, left):.0f} s left"
-            else:
-                line = attempt(name, device, given, is_compiled)
+            line = attempt(name, device, given, is_compiled, end_s)
             title = f"{name}, compiled" if is_compiled else name
             print(f"{title:16} {line}", flush=True)
-    signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
 """Training speed: our loop beside HF Trainer with its speech models, and beside padded batches.
 
-    python benchmarks/train.py                    every contender, each in a process of its own
-    python benchmarks/train.py --only ours        one of them, as JSON
+    python benchmarks/train.py                               every contender against ours
+    python benchmarks/train.py --against voxtral grouped     some of them
 
-One workload for all: half clips with a short answer (median 6 s, up to 30 s), half text
+Each contender has a process of its own; it and ours take turns, and ratios are of neighbours. One
+workload for all: half clips with a short answer (median 6 s, up to 30 s), half text
 (log-uniform from 20 tokens to --longest). All have random weights of one size: an LLM of
 SmolLM2-135M's shape with --layers layers, LoRA of rank 32 on all of its linear layers, a frozen
 encoder of the shape of Whisper-base (for Granite a Conformer of that size). Peers make features as
@@ -15,12 +16,14 @@ CPU seconds of the whole process, features and optimiser included.
 import argparse
 import json
 import resource
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,7 +61,7 @@ ROW = 2048
 WIDTH = {"hidden_size": 576, "intermediate_size": 1536, "num_attention_heads": 9}
 LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 CONTENDERS = (
-    *("ours", "dense", "grouped", "padded"),
+    *("dense", "grouped", "padded"),
     *("qwen2-audio", "voxtral", "granite-speech"),
     *("qwen2-audio bf16", "voxtral bf16", "granite-speech bf16"),
 )
@@ -107,7 +110,7 @@ def llm_config(layers: int) -> LlamaConfig:
     )
 
 
-def our_run(layers: int) -> Run:
+def our_run(layers: int, precision: str = "bf16") -> Run:
     """Our model of random weights, and all that the loop has beside it."""
     from transformers import AutoModelForCausalLM, WhisperModel
 
@@ -136,10 +139,11 @@ def our_run(layers: int) -> Run:
                 "run": folder,
                 "model": {"llm": f"{folder}/llm", "encoder": f"{folder}/encoder"},
                 "blend": [{"name": "all", "path": "none"}],
-                "train": {"steps": 1000, "tokens_per_batch": ROW},
+                "train": {"steps": 1000, "tokens_per_batch": ROW, "precision": precision},
             }
         )
-        model = SpeechLM.from_parts(recipe.model, AUDIO).train()
+        dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+        model = SpeechLM.from_parts(recipe.model, AUDIO, dtype).train()
     assert isinstance(model.config, SpeechLMConfig)
     return Run(
         recipe=recipe,
@@ -152,7 +156,7 @@ def our_run(layers: int) -> Run:
         ema=None,
         objective=Objective(model, recipe.train, {"all": 1.0}, model.encode),
         windows=(),
-        position=Position(),
+        position=Position(step=200),  # flat start is over
         saved_at=0,
     )
 
@@ -179,7 +183,9 @@ def features_of(item: Item) -> Tensor | None:
     return None if item.clip is None else log_mel(torch.from_numpy(item.clip), EXTRACTOR)
 
 
-def packed_rows(items: list[Item]) -> list[Batch]:
+def packed_rows(
+    items: list[Item], features_of: Callable[[Item], Tensor | None] = features_of
+) -> list[Batch]:
     """The items in rows of a token budget, as the loader packs them."""
     made = iter([(n, sample(item, features_of(item))) for n, item in enumerate(items)])
     rows = []
@@ -332,87 +338,135 @@ def peer_batch(name: str, items: list[Item]) -> dict[str, Tensor]:
     return batch
 
 
-def measure(name: str, num: int, longest: int, layers: int) -> dict[str, float]:
-    """Train one contender over the workload, after a first batch that does not count."""
-    torch.manual_seed(0)
-    items = workload(num, longest)
+def trainer(name: str, layers: int) -> Callable[[list[Item]], None]:
+    """Return what trains a contender once over a workload."""
     kind, _, precision = name.partition(" ")
-    if kind in ("ours", "dense", "grouped", "padded"):
+    if kind in ("ours", "dense"):
         run = our_run(layers)
+        return lambda items: train_ours(run, packed_rows(items))
+    if kind == "grouped":
+        run = our_run(layers)
+        return lambda items: train_ours(run, padded_rows(items, True))
+    if kind == "padded":
+        run = our_run(layers)
+        return lambda items: train_naively(run, padded_rows(items, False))
+    model, make = peer(kind, layers)
 
-        def once(items: list[Item]) -> None:
-            if kind == "padded":
-                train_naively(run, padded_rows(items, False))
-            elif kind == "grouped":
-                train_ours(run, padded_rows(items, True))
-            else:
-                train_ours(run, packed_rows(items))
-    else:
-        model, make = peer(kind, layers)
+    def once(items: list[Item]) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            arguments = TrainingArguments(
+                folder,
+                max_steps=-(-len(items) // BATCH),
+                per_device_train_batch_size=BATCH,
+                bf16=precision == "bf16",
+                use_cpu=True,
+                remove_unused_columns=False,
+                report_to=[],
+                save_strategy="no",
+                logging_strategy="no",
+                disable_tqdm=True,
+            )
+            Trainer(model, arguments, train_dataset=items, data_collator=make).train()  # type: ignore[arg-type]
 
-        def once(items: list[Item]) -> None:
-            with tempfile.TemporaryDirectory() as folder:
-                arguments = TrainingArguments(
-                    folder,
-                    max_steps=-(-len(items) // BATCH),
-                    per_device_train_batch_size=BATCH,
-                    bf16=precision == "bf16",
-                    use_cpu=True,
-                    remove_unused_columns=False,
-                    report_to=[],
-                    save_strategy="no",
-                    logging_strategy="no",
-                    disable_tqdm=True,
-                )
-                Trainer(model, arguments, train_dataset=items, data_collator=make).train()  # type: ignore[arg-type]
+    return once
 
-    if kind == "dense":  # conversations of one length: nothing to pack, nothing to pad
-        clip = (0.1 * np.random.default_rng(0).standard_normal(16_000 * 6)).astype(np.float32)
-        same = Item(clip, list(range(10, 25)), list(range(30, 68)))
-        items = [same, Item(None, list(range(10, 48)), list(range(50, 140)))] * (num // 2)
-    once(items[:BATCH])
-    held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    cpu, wall = time.process_time(), time.perf_counter()
-    once(items)
-    return {
-        "useful": sum(item.useful for item in items),
-        "cpu_s": time.process_time() - cpu,
-        "wall_s": time.perf_counter() - wall,
-        "peak_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9,
-        "held_gb": held * 1024 / 1e9,
-    }
+
+def items_for(name: str, num: int, longest: int) -> list[Item]:
+    """Return the workload; for `dense`, conversations of one length: nothing to pack or pad."""
+    if name != "dense":
+        return workload(num, longest)
+    clip = (0.1 * np.random.default_rng(0).standard_normal(16_000 * 6)).astype(np.float32)
+    same = Item(clip, list(range(10, 25)), list(range(30, 68)))
+    return [same, Item(None, list(range(10, 48)), list(range(50, 140)))] * (num // 2)
+
+
+def serve(once: Callable[[list[Item]], None], items: list[Item]) -> None:
+    """Train once for every line that is read, and print what it took.
+
+    The first steps, on a few conversations, do not count.
+    """
+    warnings.simplefilter("ignore")
+    logging.set_verbosity_error()
+    once(items[:4])
+    print("ready", flush=True)
+    for _ in sys.stdin:
+        cpu = time.process_time()
+        once(items)
+        speed = sum(item.useful for item in items) / (time.process_time() - cpu)
+        peak_gb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+        print(json.dumps({"speed": speed, "peak_gb": peak_gb}), flush=True)
+
+
+def ask(process: subprocess.Popen) -> dict[str, float]:
+    """Let a contender train once, and return its useful tokens a CPU second and its memory."""
+    assert process.stdin is not None and process.stdout is not None
+    print(file=process.stdin, flush=True)
+    return json.loads(process.stdout.readline())
+
+
+@contextmanager
+def started(command: list[str]) -> Iterator[subprocess.Popen]:
+    """Yield a contender in a process of its own, when it is ready."""
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(command, text=True, **pipes) as process:
+        assert process.stdin is not None and process.stdout is not None
+        while (line := process.stdout.readline().strip()) != "ready":
+            if not line and process.poll() is not None:
+                raise ChildProcessError(f"{' '.join(command)} ended with {process.returncode}")
+        yield process
+        process.stdin.close()
+
+
+def side_by_side(names: Sequence[str], command: list[str], rounds: int) -> None:
+    """Print the table: the first contender and each other one take turns on the same workload."""
+    print(
+        f"torch {torch.__version__}, {torch.get_num_threads()} threads; `{' '.join(command[1:])}`"
+    )
+    print(f"{'':24} useful tokens/CPU s   {names[0]} is (least-most)      peak memory")
+    with started([*command, "--only", names[0]]) as first:
+        ask(first)  # each new length costs something once
+        for name in names[1:]:
+            try:
+                with started([*command, "--only", name]) as other:
+                    turns = [(ask(first), ask(other)) for _ in range(rounds)]
+            except (ChildProcessError, json.JSONDecodeError) as error:
+                print(f"{name:24} failed: {error}", flush=True)
+                continue
+            ratios = sorted(mine["speed"] / theirs["speed"] for mine, theirs in turns)
+            speed = statistics.median(theirs["speed"] for _, theirs in turns)
+            print(
+                f"{name:24} {speed:12.0f} {statistics.median(ratios):15.2f} x "
+                f"({ratios[0]:.2f}-{ratios[-1]:.2f}) {turns[-1][1]['peak_gb']:12.1f} GB",
+                flush=True,
+            )
+        last = ask(first)
+        print(f"{names[0]:24} {last['speed']:12.0f} {'':29} {last['peak_gb']:12.1f} GB")
+
+
+def options(text: str) -> argparse.ArgumentParser:
+    """Return the options that all tables of this kind have."""
+    parser = argparse.ArgumentParser(description=text)
+    parser.add_argument("--only", help="one contender, driven by lines on its standard input")
+    parser.add_argument("--conversations", type=int, default=24)
+    parser.add_argument("--longest", type=int, default=1000, help="tokens of the longest text")
+    parser.add_argument("--layers", type=int, default=10, help="of the LLM; SmolLM2-135M has 30")
+    parser.add_argument("--rounds", type=int, default=2)
+    return parser
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", choices=CONTENDERS)
-    parser.add_argument("--conversations", type=int, default=48)
-    parser.add_argument("--longest", type=int, default=800, help="tokens of the longest text")
-    parser.add_argument("--layers", type=int, default=10, help="of the LLM; SmolLM2-135M has 30")
+    """Serve as one contender, or let all of them take turns."""
+    parser = options(__doc__.splitlines()[0])
+    parser.add_argument("--against", nargs="+", choices=CONTENDERS, default=CONTENDERS)
     given = parser.parse_args()
     if given.only:
-        warnings.simplefilter("ignore")
-        logging.set_verbosity_error()
-        shape = (given.conversations, given.longest, given.layers)
-        print(json.dumps(measure(given.only, *shape)))
+        once = trainer(given.only, given.layers)
+        serve(once, items_for(given.only, given.conversations, given.longest))
         return
-    print(f"{'':22} useful tokens/CPU s   ours is     peak memory")
-    ours = None
-    for name in CONTENDERS:
-        command = [sys.executable, str(Path(__file__)), "--only", name]
-        for key in ("conversations", "longest", "layers"):
-            command += [f"--{key}", str(getattr(given, key))]
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode:
-            print(f"{name:22} failed: {done.stderr.splitlines()[-1]}", flush=True)
-            continue
-        result = json.loads(done.stdout.splitlines()[-1])
-        speed = result["useful"] / result["cpu_s"]
-        ours = ours or speed
-        print(
-            f"{name:22} {speed:12.0f} {ours / speed:15.2f} x {result['peak_gb']:12.1f} GB",
-            flush=True,
-        )
+    command = [sys.executable, str(Path(__file__))]
+    for key in ("conversations", "longest", "layers"):
+        command += [f"--{key}", str(getattr(given, key))]
+    side_by_side(("ours", *given.against), command, given.rounds)
 
 
 if __name__ == "__main__":

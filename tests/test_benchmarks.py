@@ -34,5 +34,6 @@ def test_the_gpu_benchmark_does_not_begin_what_it_has_no_time_for(capsys):
 
 
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.py")), ids=lambda p: p.name)
-def test_a_benchmark_finds_what_it_imports(path):
+def test_a_benchmark_finds_what_it_imports(path, monkeypatch):
+    monkeypatch.syspath_prepend(str(FOLDER))  # as it is for a script
     load(path.stem)

@@ -11,6 +11,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,8 +20,7 @@ from voicetextblender.seeding import seeded
 BLOCK = 16_384
 
 
-@dataclass(frozen=True, slots=True)
-class Draw:
+class Draw(NamedTuple):
     """Conversation number `index` of source number `source`, drawn for the `epoch`-th time."""
 
     source: int

@@ -53,17 +53,20 @@ def pack(
 def best_fit(lens: Sequence[int], room: int) -> list[int]:
     """Return the places of the lengths whose sum comes nearest to `room` without exceeding it.
 
-    Exact: bit t of a `reachable` says whether some of the first lengths add up to t. Where several
+    Exact: bit t of `sums` says whether some of the lengths so far add up to t. Where several
     choices are as good, the earlier lengths are taken.
     """
     within = (1 << room + 1) - 1
-    reachable = [1]
+    sums, before = 1, []  # `before` each length
     for n in lens:
-        reachable.append((reachable[-1] | reachable[-1] << n) & within)
-    total = reachable[-1].bit_length() - 1
+        before.append(sums)
+        sums = (sums | sums << n) & within
+        if sums >> room:  # there is no better one
+            break
+    total = sums.bit_length() - 1
     chosen: list[int] = []
-    for place in reversed(range(len(lens))):
-        if not reachable[place] >> total & 1:
+    for place in reversed(range(len(before))):
+        if not before[place] >> total & 1:
             chosen.append(place)
             total -= lens[place]
     return chosen[::-1]
