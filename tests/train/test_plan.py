@@ -36,6 +36,12 @@ def test_a_measured_plan_leaves_nothing_behind_and_shows_time_and_memory(recipe,
     assert "asr" in shown and "s a step on CPU" in shown and "GiB at the peak" in shown
 
 
+def test_steps_that_skip_the_llm_are_planned_with_the_time_that_they_take(recipe):
+    cost = make_plan(recipe(steps=100, adapter_first=60)).cost
+    assert cost and cost.first_s
+    assert cost.total_s == pytest.approx(60 * cost.first_s + 40 * cost.step_s)
+
+
 def test_what_will_be_left_out_is_said_before(recipe, first_line):
     first_line(lambda record: record["messages"][1].update(content="long " * 300))
     plan = make_plan(recipe(), measure=False)

@@ -75,6 +75,10 @@ class Cost:
     """What a step costs on this machine."""
 
     step_s: float
+    first_s: float | None
+    """What each of the first steps takes, which skip the LLM; None if there are none."""
+    total_s: float
+    """What the run takes."""
     memory: int
     """Peak, in bytes: of the GPU, or of the process."""
     device: str
@@ -145,16 +149,24 @@ def measure_cost(recipe: Recipe) -> Cost:
     from voicetextblender.train.loop import train
 
     lines: list[dict] = []
+    first = MEASURED_STEPS if recipe.train.adapter_first else 0
+    steps = first + MEASURED_STEPS
     with tempfile.TemporaryDirectory() as folder:
-        few = {"steps": MEASURED_STEPS, "warmup": 0, "log_every": 1, "save_every": MEASURED_STEPS}
-        few |= {"adapter_first": 0, "retention": None, "wandb": None}  # what the other steps take
+        few = {"steps": steps, "adapter_first": first, "warmup": 0, "log_every": 1}
+        few |= {"save_every": steps, "retention": None, "wandb": None}
         settings = recipe.train.model_copy(update=few)
         train(recipe.model_copy(update={"run": folder, "train": settings}), report=lines.append)
-    step_s = statistics.median(line["seconds"] for line in lines[1:])
+    seconds = [line["seconds"] for line in lines]
+    step_s = statistics.median(seconds[first + 1 :])
+    first_s = statistics.median(seconds[1:first]) if first else None
+    skipping = recipe.train.adapter_first
+    total_s = skipping * (first_s or 0.0) + (recipe.train.steps - skipping) * step_s
     if torch.cuda.is_available():
-        return Cost(step_s, torch.cuda.max_memory_allocated(), torch.cuda.get_device_name())
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return Cost(step_s, peak, f"CPU, {torch.get_num_threads()} threads")
+        memory, device = torch.cuda.max_memory_allocated(), torch.cuda.get_device_name()
+    else:
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        device = f"CPU, {torch.get_num_threads()} threads"
+    return Cost(step_s, first_s, total_s, memory, device)
 
 
 def show_plan(plan: Plan, console: "Console") -> None:
@@ -186,9 +198,10 @@ def show_plan(plan: Plan, console: "Console") -> None:
     console.print(f"\n{plan.steps:,} steps, {positions:,} positions, {hours:,.1f} hours of speech")
     if plan.cost:
         cost = plan.cost
+        first = f" ({cost.first_s:.2f} s without the LLM)" if cost.first_s else ""
         console.print(
-            f"{cost.step_s:.2f} s a step on {cost.device}, "
-            f"{plan.steps * cost.step_s / 3600:.1f} hours in all; "
+            f"{cost.step_s:.2f} s a step{first} on {cost.device}, "
+            f"{cost.total_s / 3600:.1f} hours in all; "
             f"{cost.memory / 2**30:.1f} GiB at the peak"
         )
 
