@@ -49,7 +49,7 @@ from transformers.utils import logging
 
 from voicetextblender.batch import IGNORE, Batch, Sample, collate
 from voicetextblender.config import Recipe
-from voicetextblender.data.pack import Place, pack
+from voicetextblender.data.pack import best_fit
 from voicetextblender.model.features import log_mel
 from voicetextblender.train.dist import ALONE
 from voicetextblender.train.loop import Run, count, train_step
@@ -58,6 +58,7 @@ from voicetextblender.train.tally import Tally
 VOCABULARY, AUDIO = 49152, 3  # SmolLM2's, and the id that holds audio embeddings' places
 BATCH = 8  # HF Trainer's default
 ROW = 2048
+POOL = 32  # conversations that a row is chosen from
 WIDTH = {"hidden_size": 576, "intermediate_size": 1536, "num_attention_heads": 9}
 LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 CONTENDERS = (
@@ -187,24 +188,15 @@ def packed_rows(
     items: list[Item], features_of: Callable[[Item], Tensor | None] = features_of
 ) -> list[Batch]:
     """The items in rows of a token budget, as the loader packs them."""
-    made = iter([(n, sample(item, features_of(item))) for n, item in enumerate(items)])
+    waiting = [sample(item, features_of(item)) for item in items]
     rows = []
-    try:
-        for row, _ in pack(_then_none(made, len(items)), Place(0), 1, ROW):
-            if not row:
-                break
-            rows.append(collate([one for one in row if one.id], 80))
-    except StopIteration:
-        pass
+    while waiting:
+        first, *others = waiting[:POOL]
+        chosen = best_fit(list(map(len, others)), ROW - len(first))
+        rows.append(collate([first, *(others[n] for n in chosen)], 80))
+        packed = {0, *(1 + n for n in chosen)}
+        waiting = [one for n, one in enumerate(waiting) if n not in packed]
     return rows
-
-
-def _then_none(made, number):
-    """End a stream with samples that are as long as a row, so that the pool runs empty."""
-    yield from made
-    while True:
-        number += 1
-        yield number, Sample("", "all", "any", [0] * ROW, [IGNORE] * ROW, [], [])
 
 
 def padded_rows(items: list[Item], is_grouped: bool) -> list[Batch]:
@@ -385,16 +377,17 @@ def serve(once: Callable[[list[Item]], None], items: list[Item]) -> None:
 
     The first steps, on a few conversations, do not count.
     """
+    answers, sys.stdout = sys.stdout, sys.stderr  # trainers print what they log
     warnings.simplefilter("ignore")
     logging.set_verbosity_error()
     once(items[:4])
-    print("ready", flush=True)
+    print("ready", file=answers, flush=True)
     for _ in sys.stdin:
         cpu = time.process_time()
         once(items)
         speed = sum(item.useful for item in items) / (time.process_time() - cpu)
         peak_gb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
-        print(json.dumps({"speed": speed, "peak_gb": peak_gb}), flush=True)
+        print(json.dumps({"speed": speed, "peak_gb": peak_gb}), file=answers, flush=True)
 
 
 def ask(process: subprocess.Popen) -> dict[str, float]:
@@ -406,15 +399,21 @@ def ask(process: subprocess.Popen) -> dict[str, float]:
 
 @contextmanager
 def started(command: list[str]) -> Iterator[subprocess.Popen]:
-    """Yield a contender in a process of its own, when it is ready."""
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-    with subprocess.Popen(command, text=True, **pipes) as process:
+    """Yield a contender in a process of its own, when it is ready. Raises ChildProcessError."""
+    pipe = subprocess.PIPE
+    with (
+        tempfile.TemporaryFile("w+") as words,
+        subprocess.Popen(command, text=True, stdin=pipe, stdout=pipe, stderr=words) as process,
+    ):
         assert process.stdin is not None and process.stdout is not None
-        while (line := process.stdout.readline().strip()) != "ready":
-            if not line and process.poll() is not None:
-                raise ChildProcessError(f"{' '.join(command)} ended with {process.returncode}")
-        yield process
-        process.stdin.close()
+        try:
+            if process.stdout.readline().strip() != "ready":
+                raise EOFError
+            yield process
+        except (EOFError, BrokenPipeError, json.JSONDecodeError):
+            process.kill()
+            words.seek(0)
+            raise ChildProcessError((words.read().splitlines() or ["it was killed"])[-1]) from None
 
 
 def side_by_side(names: Sequence[str], command: list[str], rounds: int) -> None:
@@ -429,7 +428,7 @@ def side_by_side(names: Sequence[str], command: list[str], rounds: int) -> None:
             try:
                 with started([*command, "--only", name]) as other:
                     turns = [(ask(first), ask(other)) for _ in range(rounds)]
-            except (ChildProcessError, json.JSONDecodeError) as error:
+            except ChildProcessError as error:
                 print(f"{name:24} failed: {error}", flush=True)
                 continue
             ratios = sorted(mine["speed"] / theirs["speed"] for mine, theirs in turns)
