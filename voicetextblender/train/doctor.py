@@ -325,13 +325,17 @@ def _batch(samples: Sequence[Sample], processor: SpeechLMProcessor, model: Speec
     return collate(samples, processor.num_mel_bins).to(model.device)
 
 
+def _text_row(model: SpeechLM, patient: Patient) -> Tensor:
+    """Return the first ids of a conversation, (1, n), audio positions left out."""
+    assert patient.sample
+    row = [token for token in patient.sample.ids if token != model.config.audio_token_id]
+    return torch.tensor([row[:256]], device=model.device)
+
+
 @torch.no_grad()
 def _voice_off_is_the_llm(recipe: Recipe, model: SpeechLM, patients: Sequence[Patient]) -> Finding:
     check = "voice off is the LLM itself"
-    sample = patients[0].sample
-    assert sample
-    row = torch.tensor([[t for t in sample.ids if t != model.config.audio_token_id][:256]])
-    row = row.to(model.device)
+    row = _text_row(model, patients[0])
     base = AutoModelForCausalLM.from_pretrained(
         resolve(recipe.model.llm), dtype=model.table.dtype, attn_implementation=PACKED
     )
@@ -352,10 +356,7 @@ def _lora_changes_the_output(model: SpeechLM, patients: Sequence[Patient]) -> Fi
     before = [p.clone() for p in updates]
     for p in updates:
         p += 0.1 * torch.randn_like(p)
-    sample = patients[0].sample
-    assert sample
-    row = torch.tensor([[t for t in sample.ids if t != model.config.audio_token_id][:256]])
-    row = row.to(model.device)
+    row = _text_row(model, patients[0])
     with_it = model.llm(row).logits
     with model.voice_off():
         without = model.llm(row).logits

@@ -4,7 +4,6 @@ How often each source is drawn follows from the blend exactly; how long its conv
 estimated from some of them, unless there are few. Time and memory come from a few real steps.
 """
 
-import resource
 import statistics
 import tempfile
 from collections.abc import Callable, Sequence
@@ -79,8 +78,8 @@ class Cost:
     """What each of the first steps takes, which skip the LLM; None if there are none."""
     total_s: float
     """What the run takes."""
-    memory: int
-    """Peak, in bytes: of the GPU, or of the process."""
+    memory_gb: float
+    """Peak: of the GPU, or of the process."""
     device: str
 
 
@@ -161,12 +160,10 @@ def measure_cost(recipe: Recipe) -> Cost:
     first_s = statistics.median(seconds[1:first]) if first else None
     skipping = recipe.train.adapter_first
     total_s = skipping * (first_s or 0.0) + (recipe.train.steps - skipping) * step_s
+    device = f"CPU, {torch.get_num_threads()} threads"
     if torch.cuda.is_available():
-        memory, device = torch.cuda.max_memory_allocated(), torch.cuda.get_device_name()
-    else:
-        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        device = f"CPU, {torch.get_num_threads()} threads"
-    return Cost(step_s, first_s, total_s, memory, device)
+        device = torch.cuda.get_device_name()
+    return Cost(step_s, first_s, total_s, lines[-1]["memory_gb"], device)
 
 
 def show_plan(plan: Plan, console: "Console") -> None:
@@ -202,7 +199,7 @@ def show_plan(plan: Plan, console: "Console") -> None:
         console.print(
             f"{cost.step_s:.2f} s a step{first} on {cost.device}, "
             f"{cost.total_s / 3600:.1f} hours in all; "
-            f"{cost.memory / 2**30:.1f} GiB at the peak"
+            f"{cost.memory_gb:.1f} GB at the peak"
         )
 
 
