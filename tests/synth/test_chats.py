@@ -31,7 +31,7 @@ def made(plan, out):
 
 
 def test_a_writer_asks_and_answers_itself_in_turn(tmp_path, llm):
-    llm.reply = staticmethod(converse)
+    llm.reply = converse
     found, dropped = made(Chats(llm.name, 30, most_turns=3), tmp_path)
     assert len(found) == 30 and not dropped
     assert {len(chat["messages"]) for chat in found} == {2, 4, 6}
@@ -43,13 +43,21 @@ def test_a_writer_asks_and_answers_itself_in_turn(tmp_path, llm):
 
 
 def test_given_prompts_begin_the_chats(tmp_path, llm):
-    llm.reply = staticmethod(converse)
+    llm.reply = converse
     prompts = tuple(
         Conversation(str(n), (user(f"Prompt {n}"), assistant("Old answer."))) for n in range(3)
     )
     found, _ = made(Chats(llm.name, 100, prompts), tmp_path)
     assert [chat["messages"][0]["content"] for chat in found] == [f"Prompt {n}" for n in range(3)]
     assert found[0]["messages"][1]["content"] == "You asked: Prompt 0"
+
+
+def test_an_answer_may_have_so_many_tokens_and_a_given_prompt_is_answered_once(tmp_path, llm):
+    llm.reply = lambda messages: "..." if "1" in messages[-1]["content"] else "Fine."
+    prompts = tuple(Conversation(str(n), (user(f"Prompt {n}"),)) for n in range(3))
+    found, dropped = made(Chats(llm.name, 3, prompts, longest_answer=33), tmp_path)
+    assert len(found) == 2 and dropped == {"without words": 1}
+    assert [body["max_tokens"] for _, body in llm.asked] == [33] * 3
 
 
 @pytest.mark.parametrize(
@@ -71,7 +79,7 @@ def test_what_no_user_would_say_is_asked_for_again_and_then_dropped(said, reason
         asked = converse(messages)
         return said if is_asking and int(asked.strip("What is?")) % 2 else asked
 
-    llm.reply = staticmethod(reply)
+    llm.reply = reply
     found, dropped = made(Chats(llm.name, 20), tmp_path)
     assert len(found) + dropped.get(reason, 0) == 20 and set(dropped) <= {reason}
     assert all(said != chat["messages"][0]["content"] for chat in found)
@@ -82,14 +90,14 @@ def test_a_second_question_that_fails_leaves_the_first_with_its_answer(tmp_path,
         asked = converse(messages)
         return "No." if asked == "And then what?" else asked
 
-    llm.reply = staticmethod(reply)
+    llm.reply = reply
     found, dropped = made(Chats(llm.name, 10, most_turns=3), tmp_path)
     assert len(found) == 10 and not dropped
     assert {len(chat["messages"]) for chat in found} == {2}
 
 
 def test_a_question_that_was_asked_before_is_dropped(tmp_path, llm):
-    llm.reply = staticmethod(lambda messages: "Who was first?")
+    llm.reply = lambda messages: "Who was first?"
     found, dropped = made(Chats(llm.name, 5), tmp_path)
     assert len(found) == 1 and dropped == {"said before": 4}
 

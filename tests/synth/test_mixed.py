@@ -11,6 +11,7 @@ from voicetextblender.chat import Conversation, assistant, system, user
 from voicetextblender.data.records import Records, load_clips
 from voicetextblender.synth.mixed import FORMS, Mixed, draw_spans, sentences_to_speak
 from voicetextblender.synth.plan import run
+from voicetextblender.synth.speakers import Speakers
 
 LONG = "I went home. It was late! Was anybody there? Nobody was. So I slept."
 TURNS = (user(LONG), assistant("Good."), user("Wake me at six."), assistant("Ok."))
@@ -95,7 +96,7 @@ class FakeVoice:
 
 @pytest.fixture(autouse=True)
 def fakes(monkeypatch):
-    monkeypatch.setattr("voicetextblender.synth.mixed.load_voice", FakeVoice)
+    monkeypatch.setattr("voicetextblender.synth.speakers.load_voice", FakeVoice)
 
 
 def made(plan, out, max_drop=0.1):
@@ -107,7 +108,7 @@ def made(plan, out, max_drop=0.1):
 def test_the_typed_twin_is_the_conversation_it_was_made_from(tmp_path):
     chats = (CHAT, Conversation("k", (user(CODE), assistant("Done."))))
     voices = ("espeak:en", "espeak:en-us")
-    found = made(Mixed(chats, voices, variants=20), tmp_path)
+    found = made(Mixed(chats, Speakers(voices), variants=20), tmp_path)
     assert len(found) == 40
     for conversation in found:
         source = chats[0] if conversation.meta["source"] == "c" else chats[1]
@@ -125,7 +126,7 @@ def test_the_typed_twin_is_the_conversation_it_was_made_from(tmp_path):
 
 
 def test_a_voice_that_fails_on_some_text_is_counted_and_the_rest_is_made(tmp_path):
-    plan = Mixed((CHAT,), ("espeak:en-mute",), variants=40)
+    plan = Mixed((CHAT,), Speakers(("espeak:en-mute",)), variants=40)
     found = made(plan, tmp_path, max_drop=1)
     told = json.loads((tmp_path / "report.json").read_text())
     (drop,) = told["dropped"]
@@ -142,7 +143,7 @@ def test_what_is_heard_otherwise_is_dropped_and_conditions_do_not_matter_to_it(
             return ["wake me at six"] * len(clips)
 
     monkeypatch.setattr("voicetextblender.synth.check.load_recogniser", lambda _: Deaf())
-    plan = Mixed((CHAT,), ("espeak:en",), variants=30, check="deaf", augment=1.0)
+    plan = Mixed((CHAT,), Speakers(("espeak:en",), check="deaf", augment=1.0), variants=30)
     found = made(plan, tmp_path, max_drop=1)
     assert {clip.text for c in found for clip in c.clips} == {"Wake me at six."}
 
@@ -152,5 +153,14 @@ def test_conversations_with_nothing_to_say_are_left_out():
     assert Mixed((CHAT, mute)).chats == (CHAT,)
     with pytest.raises(ValueError, match="no conversation has a sentence that can be spoken"):
         Mixed((mute,))
-    with pytest.raises(ValueError, match="voice 'hibari' does not speak 'de'"):
-        Mixed((CHAT,), lang="de")
+
+
+def test_only_the_forms_that_are_asked_for_are_made_and_unknown_ones_are_refused():
+    found = {draw_spans(CHAT, np.random.default_rng(n), ("turn", "spans"))[0] for n in range(20)}
+    assert found <= {"turn", "spans"} and found
+    typed = Conversation("k", (user(CODE), assistant("Done.")))
+    assert Mixed((CHAT, typed), forms=("run",)).chats == (CHAT, typed)
+    with pytest.raises(ValueError, match="no conversation has a sentence that can be spoken"):
+        Mixed((typed,), forms=("turn",))
+    with pytest.raises(ValueError, match="form 'half' is unknown; use run, spans, turn, turns"):
+        Mixed((CHAT,), forms=("half",))

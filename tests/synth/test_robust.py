@@ -9,6 +9,7 @@ import pytest
 from voicetextblender.data.records import Records, load_clips
 from voicetextblender.synth.plan import run
 from voicetextblender.synth.robust import Kind, Robust
+from voicetextblender.synth.speakers import Speakers
 
 SENTENCES = ("The old man went slowly down to the harbour.", "Nobody said a word about it later.")
 
@@ -30,14 +31,14 @@ class FakeVoice:
 @pytest.fixture(scope="module", autouse=True)
 def fakes():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("voicetextblender.synth.robust.load_voice", FakeVoice)
+        patch.setattr("voicetextblender.synth.speakers.load_voice", FakeVoice)
         yield
 
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
     out = tmp_path_factory.mktemp("robust")
-    list(run(Robust(SENTENCES, 75, ("espeak:en",)), out))
+    list(run(Robust(SENTENCES, 75, Speakers(("espeak:en",))), out))
     records = Records(f"{out}/*.jsonl")
     kinds = {kind: [] for kind in get_args(Kind)}
     for n in range(len(records)):
@@ -93,7 +94,7 @@ def test_nobody_hears_a_recording_that_is_not_there(found):
 
 
 def test_what_a_voice_cannot_say_is_counted(tmp_path):
-    plan = Robust(("The harbour was as quiet as it is.",), 50, ("espeak:en-mute",))
+    plan = Robust(("The harbour was as quiet as it is.",), 50, Speakers(("espeak:en-mute",)))
     list(run(plan, tmp_path, max_drop=1))
     told = json.loads((tmp_path / "report.json").read_text())
     expected = {"by": "cut-off", "reason": "not able to be said by espeak:en-mute", "count": 10}

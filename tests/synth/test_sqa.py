@@ -67,7 +67,7 @@ def reasons(told):
 
 
 def test_every_kind_of_question_is_made_and_refers_to_the_clip_where_it_lies(tmp_path, llm):
-    llm.reply = staticmethod(clever)
+    llm.reply = clever
     found, told = made(Sqa(CLIPS, llm.name, per_clip=6), tmp_path)
     kinds = [conversation.meta["kind"] for conversation in found]
     assert set(kinds) == set(KINDS)
@@ -131,7 +131,7 @@ def test_a_bad_pair_is_asked_for_again_and_then_dropped_with_its_reason(
         animal = next(animal for animal in ANIMALS if animal in asked)
         return json.dumps({key: text.format(animal) for key, text in pair.items()})
 
-    llm.reply = staticmethod(reply)
+    llm.reply = reply
     list(run(Sqa(CLIPS, llm.name, kinds=("factual",)), tmp_path, max_drop=1))
     told = json.loads((tmp_path / "report.json").read_text())
     assert reasons(told) == {("factual", reason)} and len(told["each"]) == 6
@@ -139,13 +139,13 @@ def test_a_bad_pair_is_asked_for_again_and_then_dropped_with_its_reason(
 
 
 def test_the_same_question_about_the_same_clip_is_made_once(tmp_path, llm):
-    llm.reply = staticmethod(clever)
+    llm.reply = clever
     found, told = made(Sqa(CLIPS, llm.name, kinds=("factual", "inferential"), per_clip=2), tmp_path)
     assert len(found) == 6 and {reason for _, reason in reasons(told)} == {"said before"}
 
 
 def test_nonsense_is_counted_and_too_much_of_it_ends_the_run(tmp_path, llm):
-    llm.reply = staticmethod(lambda messages: "Lorem ipsum.")
+    llm.reply = lambda messages: "Lorem ipsum."
     with pytest.raises(ValueError, match="6 of 6 items were dropped.*other JSON than asked for"):
         list(run(Sqa(CLIPS, llm.name, kinds=("factual",)), tmp_path, max_drop=0.5))
     assert (tmp_path / "report.json").is_file()
@@ -153,14 +153,14 @@ def test_nonsense_is_counted_and_too_much_of_it_ends_the_run(tmp_path, llm):
 
 def test_an_answer_that_could_be_given_after_all_is_no_unanswerable_question(tmp_path, llm):
     reply = json.dumps({"question": "Was the evening quiet outside?", "answer": "Yes."})
-    llm.reply = staticmethod(lambda messages: reply)
+    llm.reply = lambda messages: reply
     list(run(Sqa(CLIPS, llm.name, kinds=("unanswerable",)), tmp_path, max_drop=1))
     told = json.loads((tmp_path / "report.json").read_text())
     assert reasons(told) == {("unanswerable", "perhaps to be answered after all")}
 
 
 def test_distilled_answers_are_those_of_the_model_to_be_trained(tmp_path, llm):
-    llm.reply = staticmethod(lambda messages: "Asleep: " + messages[-1]["content"][-30:])
+    llm.reply = lambda messages: "Asleep: " + messages[-1]["content"][-30:]
     plan = Sqa(CLIPS, "smollm2-135m", kinds=("distilled",), distil=llm.name)
     found, _ = made(plan, tmp_path)
     assert {c.messages[-1].text for c in found} == {"Asleep: " + WORDS[-30:]}

@@ -20,7 +20,7 @@ def test_recordings_are_translated_and_what_is_no_translation_is_counted(tmp_pat
         assert order == "Translate from English to German. Write the translation only."
         return GERMAN[said[:7]]
 
-    llm.reply = staticmethod(reply)
+    llm.reply = reply
     clips = tuple(
         Conversation(f"c{n}", (user("?", Audio("a.wav", text=said)), assistant(said)), "asr", "en")
         for n, said in enumerate(SAID)

@@ -63,7 +63,7 @@ def test_behind_an_answer_the_prompt_opens_the_users_turn(local):
 
 
 def test_a_service_is_asked_for_each_chat_with_its_seed_and_the_schema(llm):
-    llm.reply = staticmethod(lambda messages: '{"name": "Ada", "year": 1815}')
+    llm.reply = lambda messages: '{"name": "Ada", "year": 1815}'
     writer = load_writer(llm.name)
     facts = write_json(writer, [HELLO, (system("Be brief."), *HELLO)], [7, 8], Fact, BRIEF)
     assert facts == [Fact(name="Ada", year=1815)] * 2
@@ -76,7 +76,7 @@ def test_a_service_is_asked_for_each_chat_with_its_seed_and_the_schema(llm):
 
 
 def test_a_service_plays_the_user_with_the_turns_swapped(llm):
-    llm.reply = staticmethod(lambda messages: "And you?")
+    llm.reply = lambda messages: "And you?"
     chat = (user("How are you?"), assistant("Fine."))
     assert load_writer(llm.name).write([chat], [0]) == ["And you?"]
     ((_, body),) = llm.asked
@@ -88,9 +88,9 @@ def test_a_service_plays_the_user_with_the_turns_swapped(llm):
 
 def test_json_that_is_none_is_asked_for_again_and_then_counted(llm):
     replies = iter(["no idea", '{"name": 3}', 'Sure! {"name": "Ada", "year": 1815} Or: {}'])
-    llm.reply = staticmethod(lambda messages: next(replies))
+    llm.reply = lambda messages: next(replies)
     assert write_json(load_writer(llm.name), [HELLO], [0], Fact) == [Fact(name="Ada", year=1815)]
-    llm.reply = staticmethod(lambda messages: "nonsense")
+    llm.reply = lambda messages: "nonsense"
     (failed,) = write_json(load_writer(llm.name), [HELLO], [0], Fact)
     assert failed == Failed("answered with other JSON than asked for", "nonsense")
     assert len(llm.asked) == 3 + 3
@@ -98,7 +98,7 @@ def test_json_that_is_none_is_asked_for_again_and_then_counted(llm):
 
 def test_errors_that_may_pass_are_tried_again_and_others_are_not(llm):
     replies = iter([500, 429, "At last.", 400])
-    llm.reply = staticmethod(lambda messages: next(replies))
+    llm.reply = lambda messages: next(replies)
     assert load_writer(llm.name).write([HELLO], [0]) == ["At last."]
     (failed,) = load_writer(llm.name).write([HELLO], [0])
     assert failed.reason == "refused by the service" and "answered 400" in failed.why
@@ -106,7 +106,7 @@ def test_errors_that_may_pass_are_tried_again_and_others_are_not(llm):
 
 
 def test_one_chat_without_an_answer_is_counted_and_all_of_them_end_the_run(llm):
-    llm.reply = staticmethod(lambda m: 500 if m[0]["content"] == "Bad" else "Fine.")
+    llm.reply = lambda m: 500 if m[0]["content"] == "Bad" else "Fine."
     turns = load_writer(llm.name).write([(user("Bad"),), HELLO], [0, 1])
     assert turns[1] == "Fine." and turns[0].reason == "without an answer"
     with pytest.raises(ValueError, match="completions: answered 500"):
@@ -115,7 +115,7 @@ def test_one_chat_without_an_answer_is_counted_and_all_of_them_end_the_run(llm):
 
 def test_a_service_that_takes_too_long_is_no_answer(llm, monkeypatch):
     monkeypatch.setattr(remote, "_TIMEOUT_S", 0.05)
-    llm.reply = staticmethod(lambda messages: time.sleep(0.2) or "Late.")
+    llm.reply = lambda messages: time.sleep(0.2) or "Late."
     (failed,) = load_writer(llm.name).write([HELLO], [0])
     assert failed.reason == "without an answer" and "no answer (timed out)" in failed.why
 

@@ -1,158 +1,192 @@
 """The verbs that make training conversations: `vtb synth asr`, `ast`, `sqa`, `mixed` and others."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 
 from voicetextblender.cli.common import note
+from voicetextblender.cli.options import grouped
 
 if TYPE_CHECKING:
     from voicetextblender.chat import Conversation
+    from voicetextblender.synth.asr import SpokenSentences
+    from voicetextblender.synth.mixed import Form
     from voicetextblender.synth.plan import Plan
-    from voicetextblender.synth.workers import On
+    from voicetextblender.synth.speakers import Speakers
+    from voicetextblender.synth.sqa import Kind
 
 app = typer.Typer(
     no_args_is_help=True, pretty_exceptions_enable=False, help="Make training conversations."
 )
 
+Text = Annotated[Path, typer.Argument(help="Text, one sentence a line.", metavar="TEXT")]
+ClipsOf = Annotated[
+    str, typer.Argument(help="JSONL of recordings with their words.", metavar="CLIPS")
+]
 Out = Annotated[Path, typer.Option(help="Folder for the conversations.", metavar="DIR")]
+Workers = Annotated[int, typer.Option(help="Processes.", min=1)]
+On = Annotated[
+    Literal["processes", "ray"],
+    typer.Option(help="Processes of this machine, or Ray, where all nodes see DIR."),
+]
+MaxDrop = Annotated[float, typer.Option(help="Share of items that may fail.", min=0, max=1)]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Make a few, keep none, and say what all would come to.")
+]
 Voices = Annotated[
     list[str] | None,
     typer.Option(
         help="hibari, kokoro:NAME, flite:NAME, espeak:LANG or http://HOST/v1#NAME; repeatable."
     ),
 ]
+Language = Annotated[str, typer.Option(help="What the text is in, such as en.")]
+LongestRun = Annotated[int, typer.Option(help="Most sentences in one clip.", min=1)]
 WriterName = Annotated[
     str, typer.Option(help="Language model: a part, a folder, or http://HOST/v1#MODEL.")
 ]
-Language = Annotated[str, typer.Option(help="What the text is in, such as en.")]
-LongestS = Annotated[
-    float | None, typer.Option(help="Clips of 1 to this many seconds, at most 30.")
+Varied = Annotated[
+    bool, typer.Option("--varied", help="Many wordings of the request, not the paper's one.")
+]
+Warp = Annotated[
+    float, typer.Option(help="Change voices by up to this share: 0.2 makes many.", min=0, max=1)
 ]
 Augment = Annotated[bool, typer.Option("--augment", help="Add rooms, noise, telephones, codecs.")]
 Clean = Annotated[
     float, typer.Option(help="For --augment: share of clips left alone.", min=0, max=1)
 ]
-Warp = Annotated[
-    float, typer.Option(help="Change voices by up to this share: 0.2 makes many.", min=0, max=1)
-]
-Clips = Annotated[int | None, typer.Option(help="Only so many clips, at random.", min=1)]
-Source = Annotated[str | None, typer.Option(help="Where the text is from, for the data card.")]
-License = Annotated[str | None, typer.Option(help="The licence of the text, likewise.")]
-PerShard = Annotated[int, typer.Option(help="Clips in a shard.", min=1)]
-Check = Annotated[
-    bool, typer.Option("--check", help="Keep what a recogniser hears as it was written.")
-]
-RecogniserName = Annotated[
-    str, typer.Option(help="For --check: a Whisper part, or http://HOST/v1#MODEL.")
-]
-MaxWer = Annotated[
-    float, typer.Option(help="For --check: share of words that may be heard otherwise.", min=0)
-]
-Varied = Annotated[
-    bool, typer.Option("--varied", help="Many wordings of the request, not the paper's one.")
-]
-MaxDrop = Annotated[float, typer.Option(help="Share of items that may fail.", min=0, max=1)]
-Workers = Annotated[int, typer.Option(help="Processes.", min=1)]
-OnOption = Annotated[
-    Literal["processes", "ray"],
-    typer.Option(help="Processes of this machine, or Ray, where all nodes see DIR."),
-]
-Seed = Annotated[int, typer.Option(help="Decides all that is random.", min=0)]
-DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Make a few, keep none, and say what all would come to.")
-]
+
+
+@dataclass(frozen=True)
+class Running:
+    """How a plan is run."""
+
+    out: Out
+    workers: Workers = 2
+    on: On = "processes"
+    max_drop: MaxDrop = 0.1
+    seed: Annotated[int, typer.Option(help="Decides all that is random.", min=0)] = 0
+    dry_run: DryRun = False
+
+
+@dataclass(frozen=True)
+class Writing(Running):
+    """How a plan is run in which a language model writes: it fails more often."""
+
+    workers: Workers = 1
+    max_drop: MaxDrop = 0.5
+
+
+@dataclass(frozen=True)
+class Speaking:
+    """Who speaks, in which conditions, and who checks it."""
+
+    voice: Voices = None
+    warp: Warp = 0.0
+    augment: Augment = False
+    clean: Clean = 0.0
+    check: Annotated[
+        bool, typer.Option("--check", help="Keep what a recogniser hears as it was written.")
+    ] = False
+    recogniser: Annotated[
+        str, typer.Option(help="For --check: a Whisper part, or http://HOST/v1#MODEL.")
+    ] = "whisper-base"
+    max_wer: Annotated[
+        float, typer.Option(help="For --check: share of words that may be heard otherwise.", min=0)
+    ] = 0.3
+
+    def speakers(self, lang: str) -> "Speakers":
+        """Return them; by default one voice that speaks the language."""
+        from voicetextblender.synth.speakers import Speakers
+
+        return Speakers(
+            tuple(self.voice or (["hibari"] if lang == "en" else [f"espeak:{lang}"])),
+            lang,
+            warp=self.warp,
+            augment=float(self.augment),
+            clean=self.clean,
+            check=self.recogniser if self.check else None,
+            max_wer=self.max_wer,
+        )
+
+
+@dataclass(frozen=True)
+class Clipping:
+    """How text becomes clips, and what is said of it."""
+
+    varied: Varied = False
+    longest_s: Annotated[
+        float | None, typer.Option(help="Clips of 1 to this many seconds, at most 30.")
+    ] = None
+    clips: Annotated[int | None, typer.Option(help="Only so many clips, at random.", min=1)] = None
+    per_shard: Annotated[int, typer.Option(help="Clips in a shard.", min=1)] = 100
+    source: Annotated[
+        str | None, typer.Option(help="Where the text is from, for the data card.")
+    ] = None
+    license: Annotated[str | None, typer.Option(help="The licence of the text, likewise.")] = None
+
+    def applied(self, spoken: "SpokenSentences", seed: int) -> "SpokenSentences":
+        """Return sentences to be spoken as these options say."""
+        from dataclasses import replace
+
+        about = (("source", self.source), ("license", self.license))
+        return replace(
+            spoken,
+            wording="varied" if self.varied else "paper",
+            longest_s=self.longest_s,
+            clips=self.clips,
+            about=tuple((key, value) for key, value in about if value),
+            per_shard=self.per_shard,
+            seed=seed,
+        )
 
 
 @app.command("asr")
+@grouped
 def synth_asr(
-    sentences: Annotated[Path, typer.Argument(help="Text, one sentence a line.", metavar="TEXT")],
-    out: Out,
-    longest_run: Annotated[int, typer.Option(help="Most sentences in one clip.", min=1)] = 4,
-    voice: Voices = None,
+    sentences: Text,
+    how: Running,
+    speaking: Speaking,
+    clipping: Clipping,
     language: Language = "en",
-    longest_s: LongestS = None,
-    varied: Varied = False,
-    warp: Warp = 0.0,
-    augment: Augment = False,
-    clean: Clean = 0.0,
-    check: Check = False,
-    recogniser: RecogniserName = "whisper-base",
-    max_wer: MaxWer = 0.3,
-    max_drop: MaxDrop = 0.1,
-    workers: Workers = 2,
-    on: OnOption = "processes",
-    clips: Clips = None,
-    source: Source = None,
-    license: License = None,
-    per_shard: PerShard = 100,
-    seed: Seed = 0,
-    dry_run: DryRun = False,
+    longest_run: LongestRun = 4,
 ) -> None:
     """Have sentences spoken by voices, with their transcripts.
 
     Example: vtb synth asr data/text/sentences.en.txt.gz --out runs/spoken --voice flite:slt
     """
-    from voicetextblender.synth.asr import Speaking, SpokenSentences
+    from voicetextblender.synth import asr
     from voicetextblender.synth.sources import read_sentences
 
-    spoken = SpokenSentences(
-        read_sentences(sentences),
-        voices=tuple(voice or ["hibari"]),
-        lang=language,
-        wording="varied" if varied else "paper",
-        longest_run=longest_run,
-        longest_s=longest_s,
-        warp=warp,
-        augment=float(augment),
-        clean=clean,
-        check=recogniser if check else None,
-        max_wer=max_wer,
-        clips=clips,
-        about=_about(source, license),
-        per_shard=per_shard,
-        seed=seed,
+    spoken = asr.SpokenSentences(
+        read_sentences(sentences), speaking.speakers(language), longest_run=longest_run
     )
-    _run(Speaking(spoken), "speaking", out, workers, on, max_drop, dry_run, per_shard=per_shard)
+    plan = asr.Speaking(clipping.applied(spoken, how.seed))
+    _run(plan, "speaking", how, per_shard=clipping.per_shard)
 
 
 @app.command("ast")
+@grouped
 def synth_ast(
     pairs: Annotated[
         Path, typer.Argument(help="Sentence, tab, translation, on each line.", metavar="TSV")
     ],
-    out: Out,
+    how: Running,
+    speaking: Speaking,
+    clipping: Clipping,
     languages: Annotated[
         str, typer.Option(help="Languages of the two columns; the first is spoken.")
     ] = "en:de",
     swap: Annotated[bool, typer.Option("--swap", help="Speak the second column.")] = False,
-    voice: Voices = None,
-    longest_run: Annotated[int, typer.Option(help="Most sentences in one clip.", min=1)] = 1,
-    longest_s: LongestS = None,
-    varied: Varied = False,
-    warp: Warp = 0.0,
-    augment: Augment = False,
-    clean: Clean = 0.0,
-    check: Check = False,
-    recogniser: RecogniserName = "whisper-base",
-    max_wer: MaxWer = 0.3,
-    max_drop: MaxDrop = 0.1,
-    workers: Workers = 2,
-    on: OnOption = "processes",
-    clips: Clips = None,
-    source: Source = None,
-    license: License = None,
-    per_shard: PerShard = 100,
-    seed: Seed = 0,
-    dry_run: DryRun = False,
+    longest_run: LongestRun = 1,
 ) -> None:
     """Have one side of parallel text spoken, with the other as its translation.
 
     Example: vtb synth ast pairs.tsv.gz --languages en:de --voice hibari --out runs/ast-en-de
     """
-    from voicetextblender.synth.asr import Speaking, SpokenSentences
+    from voicetextblender.synth import asr
     from voicetextblender.synth.sources import read_pairs
 
     columns = languages.split(":")
@@ -160,42 +194,25 @@ def synth_ast(
         raise ValueError(f"--languages is '{languages}'; write two codes, such as en:de")
     spoken_lang, target = reversed(columns) if swap else columns
     both = read_pairs(pairs, spoken=int(swap))
-    spoken = SpokenSentences(
+    spoken = asr.SpokenSentences(
         tuple(said for said, _ in both),
+        speaking.speakers(spoken_lang),
         translations=tuple(other for _, other in both),
         target=target,
-        voices=tuple(voice or (["hibari"] if spoken_lang == "en" else [f"espeak:{spoken_lang}"])),
-        lang=spoken_lang,
-        wording="varied" if varied else "paper",
         longest_run=longest_run,
-        longest_s=longest_s,
-        warp=warp,
-        augment=float(augment),
-        clean=clean,
-        check=recogniser if check else None,
-        max_wer=max_wer,
-        clips=clips,
-        about=_about(source, license),
-        per_shard=per_shard,
-        seed=seed,
     )
-    _run(Speaking(spoken), "speaking", out, workers, on, max_drop, dry_run, per_shard=per_shard)
+    plan = asr.Speaking(clipping.applied(spoken, how.seed))
+    _run(plan, "speaking", how, per_shard=clipping.per_shard)
 
 
 @app.command("translate")
+@grouped
 def synth_translate(
-    clips: Annotated[
-        str, typer.Argument(help="JSONL of recordings with their words.", metavar="CLIPS")
-    ],
-    out: Out,
+    clips: ClipsOf,
+    how: Writing,
     target: Annotated[str, typer.Option(help="Language to translate into, such as de.")],
     writer: WriterName = "qwen2.5-1.5b",
     varied: Varied = False,
-    max_drop: MaxDrop = 0.3,
-    workers: Workers = 2,
-    on: OnOption = "processes",
-    seed: Seed = 0,
-    dry_run: DryRun = False,
 ) -> None:
     """Have a language model translate what is said in recordings that you have.
 
@@ -205,16 +222,15 @@ def synth_translate(
     from voicetextblender.synth.translate import Translations
 
     wording = "varied" if varied else "paper"
-    plan = Translations(read_clips(clips, out, least_words=3), writer, target, wording, seed)
-    _run(plan, "translating", out, workers, on, max_drop, dry_run)
+    found = read_clips(clips, how.out, least_words=3)
+    _run(Translations(found, writer, target, wording, how.seed), "translating", how)
 
 
 @app.command("sqa")
+@grouped
 def synth_sqa(
-    clips: Annotated[
-        str, typer.Argument(help="JSONL of recordings with their words.", metavar="CLIPS")
-    ],
-    out: Out,
+    clips: ClipsOf,
+    how: Writing,
     writer: WriterName = "qwen2.5-0.5b",
     kind: Annotated[
         list[str] | None,
@@ -228,88 +244,69 @@ def synth_sqa(
         typer.Option(help="The model to be trained: it answers open questions itself."),
     ] = None,
     per_clip: Annotated[int, typer.Option(help="Questions about each recording.", min=1)] = 1,
-    max_drop: MaxDrop = 0.5,
-    workers: Workers = 1,
-    on: OnOption = "processes",
-    seed: Seed = 0,
-    dry_run: DryRun = False,
 ) -> None:
     """Have a language model ask and answer questions about recordings that you have.
 
     Example: vtb synth sqa 'data/asr-*.jsonl' --out data/sqa --writer http://localhost:8000/v1#qwen
     """
-    from typing import cast
-
     from voicetextblender.synth.sources import read_clips
-    from voicetextblender.synth.sqa import KINDS, Kind, Sqa, question_about
+    from voicetextblender.synth.sqa import KINDS, Sqa, question_about
 
     kinds = dict.fromkeys([*(kind or KINDS), *(["distilled"] if distil else [])])
     plan = Sqa(
-        read_clips(clips, out),
+        read_clips(clips, how.out),
         writer,
         kinds=cast("tuple[Kind, ...]", tuple(kinds)),
         distil=distil,
         per_clip=per_clip,
-        seed=seed,
+        seed=how.seed,
     )
-    _run(plan, "asking", out, workers, on, max_drop, dry_run, question_about)
+    _run(plan, "asking", how, question_about)
 
 
 @app.command("mixed")
+@grouped
 def synth_mixed(
     chats: Annotated[str, typer.Argument(help="JSONL of text conversations.", metavar="CHATS")],
-    out: Out,
-    voice: Voices = None,
+    how: Running,
+    speaking: Speaking,
     language: Language = "en",
     variants: Annotated[int, typer.Option(help="Made of each conversation.", min=1)] = 2,
-    augment: Augment = False,
-    check: Check = False,
-    recogniser: RecogniserName = "whisper-base",
-    max_wer: MaxWer = 0.3,
-    max_drop: MaxDrop = 0.1,
-    workers: Workers = 2,
-    on: OnOption = "processes",
-    seed: Seed = 0,
-    dry_run: DryRun = False,
+    form: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What is spoken: run (of sentences), spans, turn (a whole one) or turns; "
+            "repeatable."
+        ),
+    ] = None,
 ) -> None:
     """Have parts of what users typed spoken by voices; code, tables and links stay text.
 
     Example: vtb synth mixed data/text/chat.jsonl --voice hibari --voice flite:slt --out data/mixed
     """
-    from voicetextblender.synth.mixed import Mixed
+    from voicetextblender.synth.mixed import FORMS, Mixed
     from voicetextblender.synth.sources import read_chats
 
     found = read_chats(chats)
-    plan = Mixed(
-        found,
-        voices=tuple(voice or ["hibari"]),
-        lang=language,
-        variants=variants,
-        augment=float(augment),
-        check=recogniser if check else None,
-        max_wer=max_wer,
-        seed=seed,
-    )
+    forms = cast("tuple[Form, ...]", tuple(form or FORMS))
+    plan = Mixed(found, speaking.speakers(language), variants, forms, how.seed)
     if left_out := len(found) - len(plan.chats):
-        note(f"{left_out} of {len(found)} conversations hold no sentence that can be spoken")
-    _run(plan, "speaking", out, workers, on, max_drop, dry_run)
+        note(f"{left_out} of {len(found)} conversations hold nothing that can be spoken so")
+    _run(plan, "speaking", how)
 
 
 @app.command("chat")
+@grouped
 def synth_chat(
-    out: Out,
+    how: Writing,
     writer: WriterName = "smollm2-135m",
     number: Annotated[int, typer.Option(help="Conversations.", min=1)] = 1000,
     most_turns: Annotated[int, typer.Option(help="Most questions in one.", min=1)] = 2,
+    longest_answer: Annotated[int, typer.Option(help="Tokens of an answer.", min=1)] = 400,
     prompts: Annotated[
         str | None, typer.Option(help="JSONL whose first user turns begin the conversations.")
     ] = None,
     language: Language = "en",
-    max_drop: MaxDrop = 0.5,
-    workers: Workers = 1,
-    on: OnOption = "processes",
-    seed: Seed = 0,
-    dry_run: DryRun = False,
 ) -> None:
     """Have a language model ask and answer itself, so that training keeps it as it was.
 
@@ -318,23 +315,26 @@ def synth_chat(
     from voicetextblender.synth.chats import Chats, first_question
     from voicetextblender.synth.sources import read_chats
 
-    begun = read_chats(prompts) if prompts else ()
-    plan = Chats(writer, number, begun, most_turns=most_turns, lang=language, seed=seed)
-    _run(plan, "writing", out, workers, on, max_drop, dry_run, first_question)
+    plan = Chats(
+        writer,
+        number,
+        read_chats(prompts) if prompts else (),
+        most_turns=most_turns,
+        longest_answer=longest_answer,
+        lang=language,
+        seed=how.seed,
+    )
+    _run(plan, "writing", how, first_question)
 
 
 @app.command("robust")
+@grouped
 def synth_robust(
-    sentences: Annotated[Path, typer.Argument(help="Text, one sentence a line.", metavar="TEXT")],
-    out: Out,
+    sentences: Text,
+    how: Running,
     number: Annotated[int, typer.Option(help="Conversations.", min=1)] = 500,
     voice: Voices = None,
     language: Language = "en",
-    max_drop: MaxDrop = 0.1,
-    workers: Workers = 2,
-    on: OnOption = "processes",
-    seed: Seed = 0,
-    dry_run: DryRun = False,
 ) -> None:
     """Make silence, noise, music, speech that breaks off and audio that is missing, with honest
     answers.
@@ -344,17 +344,15 @@ def synth_robust(
     from voicetextblender.synth.robust import Robust
     from voicetextblender.synth.sources import read_sentences
 
-    found = read_sentences(sentences)
-    plan = Robust(found, number, tuple(voice or ["hibari"]), lang=language, seed=seed)
-    _run(plan, "making", out, workers, on, max_drop, dry_run)
+    speakers = Speaking(voice).speakers(language)
+    _run(Robust(read_sentences(sentences), number, speakers, how.seed), "making", how)
 
 
 @app.command("vary")
+@grouped
 def synth_vary(
-    clips: Annotated[
-        str, typer.Argument(help="JSONL of recordings with their words.", metavar="CLIPS")
-    ],
-    out: Out,
+    clips: ClipsOf,
+    how: Running,
     variants: Annotated[int, typer.Option(help="How often each is heard.", min=1)] = 2,
     longest_s: Annotated[
         float, typer.Option(help="Clips of a speaker are joined, up to this many seconds.", min=1)
@@ -363,11 +361,6 @@ def synth_vary(
     warp: Warp = 0.0,
     augment: Augment = False,
     clean: Clean = 0.0,
-    max_drop: MaxDrop = 0.1,
-    workers: Workers = 2,
-    on: OnOption = "processes",
-    seed: Seed = 0,
-    dry_run: DryRun = False,
 ) -> None:
     """Make more of few recordings: joined, as other speakers, under other conditions.
 
@@ -384,9 +377,9 @@ def synth_vary(
         augment=float(augment),
         clean=clean,
         wording="varied" if varied else "paper",
-        seed=seed,
+        seed=how.seed,
     )
-    _run(plan, "varying", out, workers, on, max_drop, dry_run)
+    _run(plan, "varying", how)
 
 
 @app.command("run")
@@ -396,7 +389,7 @@ def synth_run(
     ],
     out: Out,
     workers: Workers = 2,
-    on: OnOption = "processes",
+    on: On = "processes",
     dry_run: DryRun = False,
 ) -> None:
     """Run the verbs of a recipe one after the other, each into its own folder of DIR.
@@ -447,25 +440,17 @@ def read_steps(recipe: Path) -> list[tuple[str, list[str]]]:
 def _run(
     plan: "Plan",
     title: str,
-    out: Path,
-    workers: int,
-    on: "On",
-    max_drop: float,
-    dry_run: bool,
+    how: Running,
     same: "Callable[[Conversation], str] | None" = None,
     per_shard: int = 100,
 ) -> None:
     from voicetextblender.progress import progress_bar
     from voicetextblender.synth.plan import estimate, run
 
-    if dry_run:
-        print(estimate(plan, workers))
+    if how.dry_run:
+        print(estimate(plan, how.workers))
         return
     with progress_bar(title) as progress:
-        for done, total in run(plan, out, workers, max_drop, per_shard, same, on):
+        for done, total in run(plan, how.out, how.workers, how.max_drop, per_shard, same, how.on):
             progress(done / total, f"{done} of {total}")
-    note(f"Read them back as '{out}/*.jsonl'; what was dropped is in {out / 'report.json'}")
-
-
-def _about(source: str | None, license: str | None) -> tuple[tuple[str, str], ...]:
-    return tuple((k, v) for k, v in (("source", source), ("license", license)) if v)
+    note(f"Read them back as '{how.out}/*.jsonl'; what was dropped is in {how.out / 'report.json'}")

@@ -2,7 +2,9 @@
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,18 +35,63 @@ _MAGIC = {b"RIFF": ".wav", b"fLaC": ".flac", b"OggS": ".ogg", b"ID3": ".mp3", b"
 def import_hf(source: Path, out: Path, given: Given = NOTHING_GIVEN) -> ImportReport:
     """Import a dataset, each split to a folder of its name; audio in rows is written to `clips`.
 
-    A column `translation` makes AST conversations too. Raises ValueError if pyarrow is missing, the
-    source is no dataset, a column for audio or transcripts is missing, or there is nothing.
+    A column `translation` makes AST conversations too. Raises ValueError if the source is no
+    dataset, a column for audio or transcripts is missing, or there is nothing.
     """
-    try:
-        import pyarrow  # noqa: F401
-    except ModuleNotFoundError:
-        raise ValueError(
-            f"{source}: the 'pyarrow' package, which reads it, is not installed; "
-            f"run: pip install 'voicetextblender[data]'"
-        ) from None
     splits = _splits(source)
     return report(source, *(_split(files, out / name, given) for name, files in splits.items()))
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A row of a table: what its columns say, and its audio, which may be bytes."""
+
+    number: int
+    """In all files, from 1."""
+    said: Json
+    audio: object
+    file: Path
+    license: Mapping[str, str]
+
+    def clip(self, out: Path) -> Audio:
+        """Return the file that the row names, or its bytes as a file in `out/clips`.
+
+        Raises UnusableEntry.
+        """
+        value = {"path": self.audio} if isinstance(self.audio, str) else self.audio
+        if not isinstance(value, dict) or not (value.get("bytes") or value.get("path")):
+            raise UnusableEntry("no audio")
+        data, name = value.get("bytes"), value.get("path")
+        if not isinstance(data, bytes):
+            return Audio(find_audio(str(name), self.file.parent))
+        suffix = Path(name).suffix if name else ""
+        suffix = suffix or next(
+            (s for magic, s in _MAGIC.items() if data.startswith(magic)), ".bin"
+        )
+        folder = out.absolute() / f"clips/{self.number // _FILES_PER_FOLDER:03}"
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"{self.number:06}{suffix}"
+        path.write_bytes(data)
+        return Audio(str(path))
+
+
+def read_rows(files: Iterable[Path]) -> Iterator[Row]:
+    """Read Parquet and Arrow files, with names for the numbers that stand for them.
+
+    Raises ValueError if pyarrow is missing, or a file is none or has no column of audio.
+    """
+    number = 0
+    for path in files:
+        schema, batches = _open(path)
+        audio, classes, license = _audio_column(schema, path), _classes(schema), _license(path)
+        for row in chain.from_iterable(batches):
+            number += 1
+            named = row | {
+                column: names[value]
+                for column, names in classes.items()
+                if isinstance(value := row.get(column), int) and 0 <= value < len(names)
+            }
+            yield Row(number, named, row[audio], path, license)
 
 
 def _splits(source: Path) -> dict[str, list[Path]]:
@@ -76,41 +123,21 @@ def _saved(folder: Path) -> list[Path]:
 
 def _split(files: Sequence[Path], out: Path, given: Given) -> Conversations:
     with Conversations(out, given) as conversations:
-        row_number = 0
-        for path in files:
-            schema, batches = _open(path)
-            audio, text = _audio_column(schema, path), text_column(schema.names, str(path), given)
-            classes, license = _classes(schema), _license(path)
-            for rows in batches:
-                for row in rows:
-                    row_number += 1
-                    named = row | {
-                        column: names[value]
-                        for column, names in classes.items()
-                        if isinstance(value := row.get(column), int) and 0 <= value < len(names)
-                    }
-                    try:
-                        clip = _clip(row[audio], row_number, path.parent, out)
-                        _add(conversations, named, clip, text, row_number, license)
-                    except UnusableEntry as reason:
-                        conversations.drop(str(reason))
+        for row in read_rows(files):
+            text = text_column(row.said, str(row.file), given)
+            with conversations.counting():
+                _add(conversations, row, text)
         return conversations
 
 
-def _add(
-    conversations: Conversations,
-    row: Json,
-    clip: Audio,
-    text: str,
-    number: int,
-    license: Mapping[str, str],
-) -> None:
+def _add(conversations: Conversations, row: Row, text: str) -> None:
     """Add a row; of one that cannot be used, no file stays behind."""
-    ids = (word(row.get(column)) for column in _ID_COLUMNS)
-    id = next((id for id in ids if id), f"row-{number}")
-    heard = Audio(clip.audio, text=word(row[text]))
+    ids = (word(row.said.get(column)) for column in _ID_COLUMNS)
+    id = next((id for id in ids if id), f"row-{row.number}")
+    clip = row.clip(conversations.out)
+    heard = Audio(clip.audio, text=word(row.said[text]))
     try:
-        conversations.add(utterance_of_row(row, id, heard, license))
+        conversations.add(utterance_of_row(row.said, id, heard, row.license))
     except UnusableEntry:
         if Path(clip.audio).is_relative_to(conversations.out.absolute() / "clips"):
             Path(clip.audio).unlink()
@@ -119,9 +146,14 @@ def _add(
 
 def _open(path: Path) -> "tuple[pyarrow.Schema, Iterator[list[dict[str, object]]]]":
     """Open a Parquet file, or an Arrow stream as `datasets` writes it, read piece by piece."""
-    import pyarrow
-    import pyarrow.parquet
-
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ModuleNotFoundError:
+        raise ValueError(
+            f"{path}: the 'pyarrow' package, which reads it, is not installed; "
+            f"run: pip install 'voicetextblender[data]'"
+        ) from None
     try:
         if path.suffix == ".parquet":
             file = pyarrow.parquet.ParquetFile(path)
@@ -172,19 +204,3 @@ def _license(path: Path) -> dict[str, str]:
     info = path.parent / "dataset_info.json"
     stated = json.loads(info.read_text("utf-8")).get("license") if info.is_file() else None
     return {"license": stated} if stated else {}
-
-
-def _clip(value: object, number: int, folder: Path, out: Path) -> Audio:
-    """Return the clip of a row: the file that it names, or its bytes written as they are."""
-    value = {"path": value} if isinstance(value, str) else value
-    if not isinstance(value, dict) or not (value.get("bytes") or value.get("path")):
-        raise UnusableEntry("no audio")
-    data, name = value.get("bytes"), value.get("path")
-    if not isinstance(data, bytes):
-        return Audio(find_audio(str(name), folder))
-    suffix = Path(name).suffix if name else ""
-    suffix = suffix or next((s for magic, s in _MAGIC.items() if data.startswith(magic)), ".bin")
-    path = out.absolute() / f"clips/{number // _FILES_PER_FOLDER:03}/{number:06}{suffix}"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(data)
-    return Audio(str(path))

@@ -35,16 +35,12 @@ def import_lhotse(source: Path, out: Path, given: Given = NOTHING_GIVEN) -> Impo
     with Conversations(out, given) as conversations:
         for path, members in _shards(source):
             for cut in json_lines(path, conversations):
-                try:
+                with conversations.counting():
                     recording = _recording(cut, path.parent, members)
-                    supervisions = _supervisions(cut)
-                except UnusableEntry as reason:
-                    conversations.drop(str(reason))
-                    continue
-                conversations.add_each(
-                    supervisions,
-                    lambda s, cut=cut, recording=recording: _utterance(s, cut, recording),
-                )
+                    conversations.add_each(
+                        _supervisions(cut),
+                        lambda s, cut=cut, recording=recording: _utterance(s, cut, recording),
+                    )
         return report(source, conversations)
 
 

@@ -1,16 +1,17 @@
 """Public suites of spoken questions, by their own files: VoiceBench and AIR-Bench.
 
-    voicebench   JSON or JSON lines with `prompt`, `audio` (a path) and `reference` or `output`
+    voicebench   Parquet, JSON or JSON lines with `prompt`, `audio` and `reference` or `output`
     airbench     a list of `path`, `question`, `answer_gt` and, for multiple choice, `choice_a`…
 
 The items are written for `vtb eval`: the last turn is the reference, `meta.choices` are the
 choices. An item of which nobody wrote down an answer is left out, for it cannot be scored.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from voicetextblender.chat import Audio, Conversation, assistant, user
+from voicetextblender.data.import_hf import read_rows
 from voicetextblender.data.import_messages import entries_of
 from voicetextblender.data.importing import (
     NOTHING_GIVEN,
@@ -41,15 +42,24 @@ def _import(
     source: Path, out: Path, given: Given, read: Callable[[Json, str, Path], Conversation]
 ) -> ImportReport:
     if not source.is_file():
-        raise ValueError(f"{source}: there is no such file; name a .json or .jsonl of the suite")
+        raise ValueError(
+            f"{source}: there is no such file; name a .json, .jsonl or .parquet of the suite"
+        )
     with Conversations(out, given) as conversations:
-        for number, entry in enumerate(entries_of(source, conversations), start=1):
-            try:
+        for number, entry in enumerate(_entries(source, conversations), start=1):
+            with conversations.counting():
                 item = read(entry, f"{source.stem}-{number:05d}", source.parent)
                 conversations.add_conversation(item, source.stem)
-            except UnusableEntry as reason:
-                conversations.drop(str(reason))
         return report(source, conversations)
+
+
+def _entries(source: Path, conversations: Conversations) -> Iterator[Json]:
+    if source.suffix != ".parquet":
+        yield from entries_of(source, conversations)
+        return
+    for row in read_rows([source]):
+        with conversations.counting():
+            yield {**row.said, "audio": row.clip(conversations.out).audio}
 
 
 def _voicebench(entry: Json, id: str, folder: Path) -> Conversation:

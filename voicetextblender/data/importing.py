@@ -12,6 +12,7 @@ import re
 import tarfile
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TextIO, TypeVar
@@ -117,10 +118,16 @@ class Conversations:
     def add_each(self, entries: Iterable[Entry], read: Callable[[Entry], Utterance]) -> None:
         """Add what `read` makes of the entries; where it raises UnusableEntry, count the reason."""
         for entry in entries:
-            try:
+            with self.counting():
                 self.add(read(entry))
-            except UnusableEntry as reason:
-                self.drop(str(reason))
+
+    @contextmanager
+    def counting(self) -> Iterator[None]:
+        """Count the reason if an entry that is added within raises UnusableEntry."""
+        try:
+            yield
+        except UnusableEntry as reason:
+            self.drop(str(reason))
 
     def add(self, utterance: Utterance) -> None:
         """Write the ASR conversation of an utterance, the AST one, or both.

@@ -6,16 +6,13 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import soxr
 
 from voicetextblender.audio import SAMPLE_RATE
 from voicetextblender.chat import Audio, Conversation, assistant, user
 from voicetextblender.seeding import seeded
-from voicetextblender.synth.augment import augment
-from voicetextblender.synth.check import misheard
 from voicetextblender.synth.plan import run
 from voicetextblender.synth.shards import PER_SHARD, Dropped, Made, Speech, shard_name
-from voicetextblender.synth.voices import check_language, load_voice, say
+from voicetextblender.synth.speakers import Speakers, draw_warp
 from voicetextblender.text import (
     Wording,
     draw_wording,
@@ -35,9 +32,8 @@ class SpokenSentences:
     """How clips are made from sentences; the same value makes the same clips."""
 
     sentences: tuple[str, ...]
-    voices: tuple[str, ...] = ("hibari",)
-    """One of them, drawn from the seed, speaks a clip; named as in `synth.voices`."""
-    lang: str = "en"
+    speakers: Speakers = Speakers()
+    """One of their voices, drawn from the seed, speaks a clip."""
     translations: tuple[str, ...] | None = None
     """Of each sentence, in `target`: then translation is asked for, and not a transcript."""
     target: str | None = None
@@ -47,17 +43,6 @@ class SpokenSentences:
     """A clip says 1 to this many sentences, one behind the other with a pause between."""
     longest_s: float | None = None
     """Instead of `longest_run`: clips of 1 to this many seconds, at most 30."""
-    warp: float = 0.0
-    """Pitch and formants of each clip are moved together by up to this share, up or down: 0.2 makes
-    many speakers of one voice, from a small one to a large one."""
-    augment: float = 0.0
-    """Strength of the speaking conditions, 0 (none) to 1; see `synth.augment`."""
-    clean: float = 0.0
-    """Share of the clips that are left without conditions."""
-    check: str | None = None
-    """Recogniser that must hear the same words, before augmentation: `whisper-base` or a URL."""
-    max_wer: float = 0.3
-    """Share of the words that `check` may hear otherwise."""
     clips: int | None = None
     """So many of them only, in random order."""
     about: tuple[tuple[str, str], ...] = ()
@@ -66,10 +51,6 @@ class SpokenSentences:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not self.voices:
-            raise ValueError("voices is empty; name at least one, such as 'hibari'")
-        for voice in self.voices:
-            check_language(voice, self.lang)
         if self.translations and len(self.translations) != len(self.sentences):
             raise ValueError(
                 f"{len(self.sentences)} sentences have {len(self.translations)} translations; each "
@@ -79,11 +60,6 @@ class SpokenSentences:
             raise ValueError(f"longest_run is {self.longest_run}; it must be 1 or more")
         if self.longest_s is not None and not 1 <= self.longest_s <= _LONGEST_S:
             raise ValueError(f"longest_s is {self.longest_s}; it must be 1 to {_LONGEST_S:.0f}")
-        for name in ("augment", "clean", "warp"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be 0 (none) to 1")
-        if not self.max_wer >= 0:
-            raise ValueError(f"max_wer is {self.max_wer}; it must be a share, 0 or more")
 
     def runs(self) -> list[range]:
         """Divide the sentences into runs, one for each clip."""
@@ -155,80 +131,68 @@ class Speaking:
         spoken = self.spoken
         drafts: dict[int, _Draft] = {}
         for item in items:
-            name = self._voice(item, attempt)
-            load_voice(name)  # one that is not installed ends the run, and is no reason to drop
+            name = spoken.speakers.draw_voice(seeded(spoken.seed, "voice", item, attempt))
             try:
                 drafts[item] = self._speak(item, attempt, name)
             except ValueError as error:
                 dropped[item] = Dropped(item, name, "not able to say it", str(error))
                 continue
             seconds = len(drafts[item].samples) / SAMPLE_RATE
-            longest_s = spoken.longest_s or (_LONGEST_S if spoken.check else None)
+            longest_s = spoken.longest_s or (_LONGEST_S if spoken.speakers.check else None)
             if longest_s and seconds > longest_s:
                 why = f"{seconds:.1f} s, and {longest_s:.0f} s are allowed"
                 dropped[item] = Dropped(item, name, "too slow for the longest clip", why)
                 del drafts[item]
-        if not spoken.check or not drafts:
-            return drafts
-        clips = [draft.samples for draft in drafts.values()]
-        texts = [draft.text for draft in drafts.values()]
-        wrong = misheard(clips, texts, spoken.check, spoken.lang, spoken.max_wer)
+        clips, texts = [d.samples for d in drafts.values()], [d.text for d in drafts.values()]
+        wrong = spoken.speakers.misheard(clips, texts)
         for (item, draft), why in zip(list(drafts.items()), wrong, strict=True):
             if why:
                 dropped[item] = Dropped(item, draft.voice, "heard otherwise", why)
                 del drafts[item]
         return drafts
 
-    def _voice(self, item: int, attempt: int) -> str:
-        voices = self.spoken.voices
-        return voices[int(seeded(self.spoken.seed, "voice", item, attempt).integers(len(voices)))]
-
     def _speak(self, item: int, attempt: int, name: str) -> _Draft:
-        spoken, voice = self.spoken, load_voice(name)
+        spoken = self.spoken
         random = seeded(spoken.seed, "clip", item, *((attempt,) if attempt else ()))
         sentences = [spoken.sentences[number] for number in self.runs[item]]
-        warp = float(np.exp(random.uniform(-1, 1) * np.log1p(spoken.warp)))
-        # Played at another rate, a voice has another pitch and another throat; its pace stays.
-        before = np.zeros(int(random.uniform(0.0, 0.4) * voice.rate), dtype=np.float32)
-        samples = np.concatenate([before, say(voice, sentences, random, 1 / warp)])
-        samples = soxr.resample(samples, round(voice.rate * warp), SAMPLE_RATE)
+        warp = draw_warp(spoken.speakers.warp, random)
+        before = np.zeros(int(random.uniform(0.0, 0.4) * SAMPLE_RATE), dtype=np.float32)
+        samples = np.concatenate([before, spoken.speakers.say(name, sentences, random, warp)])
         return _Draft(name, " ".join(sentences), samples, warp)
 
     def _finish(self, item: int, drafts: dict[int, _Draft]) -> Made:
         spoken, draft = self.spoken, drafts[item]
-        samples = draft.samples
         meta: dict[str, object] = {"voice": draft.voice, "synthetic": True}
-        if spoken.warp:
+        if spoken.speakers.warp:
             meta["warp"] = round(draft.warp, 3)
         meta |= dict(spoken.about)
-        if spoken.augment and seeded(spoken.seed, "clean", item).random() >= spoken.clean:
-            others = [other.samples for n, other in drafts.items() if n != item]
-            random = seeded(spoken.seed, "conditions", item)
-            samples, meta["conditions"] = augment(
-                samples, SAMPLE_RATE, random, spoken.augment, others
-            )
+        others = [other.samples for n, other in drafts.items() if n != item]
+        random = seeded(spoken.seed, "conditions", item)
+        samples, conditions = spoken.speakers.put_in_conditions(draft.samples, random, others)
+        if conditions:
+            meta["conditions"] = conditions
         name = f"{item:06d}.flac"
         clip = Audio(
             f"{shard_name(item // spoken.per_shard)}.tar#{name}",
             duration=round(len(samples) / SAMPLE_RATE, 3),
             text=draft.text,
         )
-        wording = self._wording(item)
+        wording, lang = self._wording(item), spoken.speakers.lang
         answer = draft.text
         if spoken.translations:
             answer = " ".join(spoken.translations[number] for number in self.runs[item])
             meta["target_lang"] = spoken.target
         conversation = Conversation(
-            id=f"{draft.voice}-{spoken.lang}-{item:06d}",
+            id=f"{draft.voice}-{lang}-{item:06d}",
             messages=(user(wording.instruction, clip), assistant(wording.answer(answer))),
             task="ast" if spoken.translations else "asr",
-            lang=spoken.lang,
+            lang=lang,
             meta=meta,
         )
         return Made(conversation, (Speech(name, samples, SAMPLE_RATE),))
 
     def _wording(self, item: int) -> Wording:
-        lang, target = self.spoken.lang, self.spoken.target
+        lang, target = self.spoken.speakers.lang, self.spoken.target
         if self.spoken.wording == "varied":
             return draw_wording(seeded(self.spoken.seed, "wording", item), lang, target)
         is_ast = target is not None

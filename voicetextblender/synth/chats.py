@@ -17,10 +17,9 @@ from voicetextblender.synth.shards import Dropped, Made
 from voicetextblender.synth.writers import Failed, Sampling, load_writer
 from voicetextblender.text import normalise
 
-PER_GROUP = 50  # half a shard, asked together
+PER_GROUP = 100  # a shard, asked together
 
 _ASKING = Sampling(temperature=0.8, top_p=0.9, max_tokens=80)
-_ANSWERING = Sampling(temperature=0.6, max_tokens=400)  # small models are long-winded
 # A user does not speak as an assistant does, and fills the blanks of a form.
 _NOT_A_USER = re.compile(
     r"^(sure|certainly|of course|here (is|are)|i('m| am) (sorry|happy|glad|here)|as an ai|[aq]:)"
@@ -44,6 +43,8 @@ class Chats:
     lang: str = "en"
     most_words: int = 120
     """Of a question."""
+    longest_answer: int = 400
+    """Tokens; small models are long-winded."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -54,7 +55,8 @@ class Chats:
 
     def __call__(self, items: Sequence[int]) -> Iterator[Made | Dropped]:
         """Make some items."""
-        return in_groups(items, PER_GROUP, self._attempt, num_attempts=3)
+        # Instead of a prompt that is answered at too great length, another can be given.
+        return in_groups(items, PER_GROUP, self._attempt, num_attempts=1 if self.prompts else 3)
 
     def _attempt(self, items: Sequence[int], attempt: int) -> Iterator[tuple[int, Made | Dropped]]:
         writer = load_writer(self.writer)
@@ -66,7 +68,8 @@ class Chats:
                     int(seeded(self.seed, "chat", item, attempt, number, is_asking).integers(2**31))
                     for item in growing
                 ]
-                how = _ASKING if is_asking else _ANSWERING
+                answering = Sampling(temperature=0.6, max_tokens=self.longest_answer)
+                how = _ASKING if is_asking else answering
                 turns = writer.write([chats[item] for item in growing], seeds, how)
                 for item, turn in zip(growing, turns, strict=True):
                     fault = turn if isinstance(turn, Failed) else self._fault(turn, is_asking)

@@ -8,21 +8,20 @@ The typed twin of what is made is the conversation that it was made from.
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import numpy as np
-import soxr
 
 from voicetextblender.audio import SAMPLE_RATE
 from voicetextblender.chat import Audio, Conversation, Part, Text, Turn
 from voicetextblender.seeding import seeded
-from voicetextblender.synth.augment import augment
-from voicetextblender.synth.check import misheard
 from voicetextblender.synth.plan import in_groups
 from voicetextblender.synth.shards import PER_SHARD, Dropped, Made, Speech, shard_name
-from voicetextblender.synth.voices import check_language, load_voice, say
+from voicetextblender.synth.speakers import Speakers, draw_warp
 
 PER_GROUP = 20
-FORMS = ("run", "spans", "turn", "turns")
+Form = Literal["run", "spans", "turn", "turns"]
+FORMS: tuple[Form, ...] = get_args(Form)
 
 _LONGEST_CHARS = 280  # of a clip: about 25 s
 _LONGEST_S = 30.0  # what Whisper hears at once
@@ -40,22 +39,18 @@ class Mixed:
 
     chats: tuple[Conversation, ...]
     """Without audio; those in which nothing can be spoken are left out."""
-    voices: tuple[str, ...] = ("hibari",)
-    """One drawn for each conversation, or, in a third of them, for each clip."""
-    lang: str = "en"
+    speakers: Speakers = Speakers()
+    """A voice of theirs is drawn for each conversation, or, in a third of them, for each clip."""
     variants: int = 2
     """Made of each conversation, each with other parts spoken."""
-    augment: float = 0.0
-    """Strength of the speaking conditions, 0 (none) to 1; see `synth.augment`."""
-    check: str | None = None
-    """Recogniser that must hear the same words: `whisper-base` or a URL."""
-    max_wer: float = 0.3
+    forms: tuple[Form, ...] = FORMS
+    """What may be spoken of a conversation; those that allow none of these are left out."""
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for voice in self.voices:
-            check_language(voice, self.lang)
-        fit = tuple(chat for chat in self.chats if _speakable_turns(chat))
+        if unknown := sorted(set(self.forms) - set(FORMS)):
+            raise ValueError(f"form '{unknown[0]}' is unknown; use {', '.join(FORMS)}")
+        fit = tuple(chat for chat in self.chats if _allowed(chat).keys() & {*self.forms})
         object.__setattr__(self, "chats", fit)
         if not fit:
             raise ValueError("no conversation has a sentence that can be spoken")
@@ -72,34 +67,28 @@ class Mixed:
         drafts: list[tuple[int, Made, list[np.ndarray]]] = []
         for item in items:
             random = seeded(self.seed, "mixed", item, attempt)
-            by = self._draw_voice(random)
+            by = self.speakers.draw_voice(random)
             try:
                 drafts.append((item, *self._speak(item, by, random)))
             except ValueError as error:
                 yield item, Dropped(item, by, "not able to say it", str(error))
         clips = [clip for _, _, clips in drafts for clip in clips]
         texts = [clip.text or "" for _, made, _ in drafts for clip in made.conversation.clips]
-        told = [None] * len(clips)
-        if self.check:
-            told = misheard(clips, texts, self.check, self.lang, self.max_wer)
+        told = self.speakers.misheard(clips, texts)
         for item, made, clips in drafts:
             wrong, told = told[: len(clips)], told[len(clips) :]
             why = next(filter(None, wrong), None)
             by = str(made.conversation.meta["voice"])
             yield item, Dropped(item, by, "heard otherwise", why) if why else made
 
-    def _draw_voice(self, random: np.random.Generator) -> str:
-        name = self.voices[int(random.integers(len(self.voices)))]
-        load_voice(name)  # one that is not installed ends the run, and is no reason to drop
-        return name
-
     def _speak(
         self, item: int, voice: str, random: np.random.Generator
     ) -> tuple[Made, list[np.ndarray]]:
         """Return the conversation, and its clips as a recogniser is to hear them."""
         chat = self.chats[item // self.variants]
-        form, spans = draw_spans(chat, random)
+        form, spans = draw_spans(chat, random, self.forms)
         has_several_voices = random.random() < 1 / 3
+        warp = draw_warp(self.speakers.warp, random)
         voices: list[str] = []
         clips: list[Speech] = []
         plain: list[np.ndarray] = []
@@ -107,14 +96,20 @@ class Mixed:
         for number, turn in enumerate(chat.messages):
             text, done, parts = turn.text, 0, list[Part]()
             for start, stop in spans.get(number, ()):
-                name = self._draw_voice(random) if voices and has_several_voices else voice
+                if voices and has_several_voices:
+                    voice = self.speakers.draw_voice(random)
+                    warp = draw_warp(self.speakers.warp, random)
                 said = " ".join(text[start:stop].split())
-                spoken, heard = self._clip(f"{item:06d}-{len(clips)}.flac", name, said, random)
-                duration = len(spoken.samples) / spoken.rate
+                heard = self.speakers.say(voice, _sentences(said), random, warp)
+                duration = len(heard) / SAMPLE_RATE
+                if duration > _LONGEST_S:
+                    raise ValueError(f"{said!r} takes more than {_LONGEST_S:.0f} s")
+                samples, _ = self.speakers.put_in_conditions(heard, random)
+                spoken = Speech(f"{item:06d}-{len(clips)}.flac", samples, SAMPLE_RATE)
                 audio = f"{shard_name(item // PER_SHARD)}.tar#{spoken.name}"
                 parts += [Text(text[done:start])] if text[done:start] else []
                 parts.append(Audio(audio, duration=round(duration, 3), text=said))
-                voices.append(name)
+                voices.append(voice)
                 clips.append(spoken)
                 plain.append(heard)
                 done = stop
@@ -122,41 +117,37 @@ class Mixed:
             turns.append(Turn(turn.role, tuple(parts)))
         meta = {**chat.meta, "source": chat.id, "form": form, "synthetic": True, "voices": voices}
         meta["voice"] = voices[0] if len(set(voices)) == 1 else "several"
-        made = Conversation(f"mixed-{item:06d}", tuple(turns), "mixed", self.lang, meta)
+        made = Conversation(f"mixed-{item:06d}", tuple(turns), "mixed", self.speakers.lang, meta)
         return Made(made, tuple(clips)), plain
-
-    def _clip(
-        self, name: str, voice: str, said: str, random: np.random.Generator
-    ) -> tuple[Speech, np.ndarray]:
-        speaker = load_voice(voice)
-        samples = say(speaker, _sentences(said), random)
-        if len(samples) / speaker.rate > _LONGEST_S:
-            raise ValueError(f"{said!r} takes more than {_LONGEST_S:.0f} s")
-        plain = soxr.resample(samples, speaker.rate, SAMPLE_RATE)
-        if not self.augment:
-            return Speech(name, samples, speaker.rate), plain
-        return Speech(
-            name, augment(plain, SAMPLE_RATE, random, self.augment)[0], SAMPLE_RATE
-        ), plain
 
 
 def draw_spans(
-    chat: Conversation, random: np.random.Generator
-) -> tuple[str, dict[int, list[tuple[int, int]]]]:
-    """Draw one of FORMS that the conversation allows, and what is spoken: (start, stop) by turn."""
-    runs = _speakable_turns(chat)
-    whole = [n for n in runs if _is_whole(chat.messages[n].text, runs[n])]
-    long = [n for n in runs if sum(len(run) for run in runs[n]) >= 3]
-    allowed = {"run": list(runs), "spans": long, "turn": whole, "turns": list(runs)[1:]}
-    forms = [form for form in FORMS if allowed[form]]
-    form = forms[int(random.integers(len(forms)))]
+    chat: Conversation, random: np.random.Generator, forms: Sequence[Form] = FORMS
+) -> tuple[Form, dict[int, list[tuple[int, int]]]]:
+    """Draw a form that the conversation allows, and what is spoken: (start, stop) by turn."""
+    runs, allowed = _speakable_turns(chat), _allowed(chat)
+    fit: list[Form] = [form for form in FORMS if form in forms and form in allowed]
+    form = fit[int(random.integers(len(fit)))]
     if form != "turns":
         turn = allowed[form][int(random.integers(len(allowed[form])))]
         return form, {turn: _draw(form, runs[turn], random)}
+    whole = allowed.get("turn", ())
     num_turns = int(random.integers(2, len(runs) + 1))
     chosen = sorted(random.permutation(list(runs))[:num_turns].tolist())
-    ways = ["turn" if n in whole and random.random() < 0.5 else "run" for n in chosen]
+    ways: list[Form] = ["turn" if n in whole and random.random() < 0.5 else "run" for n in chosen]
     return form, {n: _draw(way, runs[n], random) for n, way in zip(chosen, ways, strict=True)}
+
+
+def _allowed(chat: Conversation) -> dict[Form, list[int]]:
+    """Return the forms that a conversation allows, each with the turns it may be drawn for."""
+    runs = _speakable_turns(chat)
+    allowed: dict[Form, list[int]] = {
+        "run": list(runs),
+        "spans": [n for n in runs if sum(map(len, runs[n])) >= 3],
+        "turn": [n for n in runs if _is_whole(chat.messages[n].text, runs[n])],
+        "turns": list(runs) if len(runs) > 1 else [],
+    }
+    return {form: turns for form, turns in allowed.items() if turns}
 
 
 def sentences_to_speak(text: str) -> list[list[tuple[int, int]]]:
@@ -185,7 +176,7 @@ def _can_be_spoken(sentence: str) -> bool:
 
 
 def _draw(
-    form: str, runs: list[list[tuple[int, int]]], random: np.random.Generator
+    form: Form, runs: list[list[tuple[int, int]]], random: np.random.Generator
 ) -> list[tuple[int, int]]:
     """Draw what is spoken of one turn, as spans in order that a clip each can hold."""
     if form == "turn":

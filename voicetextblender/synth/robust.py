@@ -16,7 +16,7 @@ from voicetextblender.seeding import seeded
 from voicetextblender.synth.augment import Noise, add_noise, make_noise
 from voicetextblender.synth.plan import in_groups
 from voicetextblender.synth.shards import PER_SHARD, Dropped, Made, Speech, shard_name
-from voicetextblender.synth.voices import check_language, load_voice, say
+from voicetextblender.synth.speakers import Speakers, draw_warp
 from voicetextblender.text import draw_wording, transcribe_instruction
 
 PER_GROUP = 20
@@ -67,13 +67,10 @@ class Robust:
     sentences: tuple[str, ...]
     """Of six words or more, for speech that breaks off."""
     num_items: int = 500
-    voices: tuple[str, ...] = ("hibari",)
-    lang: str = "en"
+    speakers: Speakers = Speakers()
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for voice in self.voices:
-            check_language(voice, self.lang)
         long = tuple(sentence for sentence in self.sentences if len(sentence.split()) >= 6)
         object.__setattr__(self, "sentences", long)
         if not long:
@@ -87,8 +84,7 @@ class Robust:
         for item in items:
             random = seeded(self.seed, "robust", item, attempt)
             kind = get_args(Kind)[item % len(get_args(Kind))]
-            voice = self.voices[int(random.integers(len(self.voices)))]
-            load_voice(voice)  # one that is not installed ends the run, and is no reason to drop
+            voice = self.speakers.draw_voice(random)
             try:
                 yield item, self._make(item, kind, voice, random)
             except ValueError as error:
@@ -99,20 +95,20 @@ class Robust:
         name = f"{item:06d}.flac"
         place = f"{shard_name(item // PER_SHARD)}.tar#{name}"
         if kind == "no-audio":
-            question = _one_of((*_QUESTIONS, transcribe_instruction(self.lang)), random)
+            question = _one_of((*_QUESTIONS, transcribe_instruction(self.speakers.lang)), random)
             turns = (user(question), assistant(_one_of(_ANSWERS[kind], random)))
             return Made(self._conversation(item, turns, meta))
         if kind == "cut-off":
             meta["voice"] = voice
             words = self.sentences[int(random.integers(len(self.sentences)))].split()
-            samples, rate, heard = _cut_off(words, voice, random)
+            samples, heard = _cut_off(words, self.speakers, voice, random)
         else:
-            rate, heard = SAMPLE_RATE, ""
-            num_samples = int(random.uniform(1, 12) * rate)
+            heard = ""
+            num_samples = int(random.uniform(1, 12) * SAMPLE_RATE)
             samples = _sound(kind, num_samples, random)
-        clip = Audio(place, duration=round(len(samples) / rate, 3), text=heard)
+        clip = Audio(place, duration=round(len(samples) / SAMPLE_RATE, 3), text=heard)
         if random.random() < 0.5:
-            wording = draw_wording(random, self.lang)
+            wording = draw_wording(random, self.speakers.lang)
             question, answer = wording.instruction, wording.answer(heard)
         elif kind == "cut-off":
             question = _one_of(tuple(_BREAKS_OFF), random)
@@ -120,27 +116,27 @@ class Robust:
         else:
             question, answer = _one_of(_QUESTIONS, random), _one_of(_ANSWERS[kind], random)
         turns = (user(question, clip), assistant(answer))
-        return Made(self._conversation(item, turns, meta), (Speech(name, samples, rate),))
+        return Made(self._conversation(item, turns, meta), (Speech(name, samples, SAMPLE_RATE),))
 
     def _conversation(
         self, item: int, turns: tuple[Turn, ...], meta: dict[str, object]
     ) -> Conversation:
-        return Conversation(f"robust-{item:06d}", turns, "robust", self.lang, meta)
+        return Conversation(f"robust-{item:06d}", turns, "robust", self.speakers.lang, meta)
 
 
 def _cut_off(
-    words: Sequence[str], voice: str, random: np.random.Generator
-) -> tuple[np.ndarray, int, str]:
-    """Return (S,) float32 samples that end within a word, their rate, and the words before it."""
+    words: Sequence[str], speakers: Speakers, voice: str, random: np.random.Generator
+) -> tuple[np.ndarray, str]:
+    """Return (S,) float32 samples that end within a word, and the words before it."""
     kept = int(random.integers(3, len(words) - 1))
+    warp = draw_warp(speakers.warp, random)
     state = random.bit_generator.state
-    speaker = load_voice(voice)
-    whole = _without_end(say(speaker, [" ".join(words[: kept + 1])], random))
+    whole = _without_end(speakers.say(voice, [" ".join(words[: kept + 1])], random, warp))
     random.bit_generator.state = state  # the same speed again, to learn where the last word begins
-    before = _without_end(say(speaker, [" ".join(words[:kept])], random))
+    before = _without_end(speakers.say(voice, [" ".join(words[:kept])], random, warp))
     last = max(0, len(whole) - len(before))
     heard = " ".join(words[:kept]).rstrip(",;:")
-    return whole[: len(before) + int(last * random.uniform(0.2, 0.5))], speaker.rate, heard
+    return whole[: len(before) + int(last * random.uniform(0.2, 0.5))], heard
 
 
 def _without_end(samples: np.ndarray) -> np.ndarray:

@@ -18,6 +18,7 @@ from voicetextblender.chat import Audio, Conversation, assistant, user
 from voicetextblender.seeding import seeded
 from voicetextblender.synth.augment import augment
 from voicetextblender.synth.shards import PER_SHARD, Dropped, Made, Speech, shard_name
+from voicetextblender.synth.speakers import draw_warp
 from voicetextblender.text import Wording, draw_wording, transcribe_instruction
 
 
@@ -88,7 +89,7 @@ class Variations:
     def _make(self, item: int) -> Made:
         random = seeded(self.seed, "vary", item)
         sources = [self.clips[number] for number in self.runs[item]]
-        warp = float(np.exp(random.uniform(-1, 1) * np.log1p(self.warp)))
+        warp = draw_warp(self.warp, random)
         pieces: list[np.ndarray] = []
         for source in sources:
             clip = source.clips[0]

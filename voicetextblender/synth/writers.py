@@ -23,10 +23,10 @@ from voicetextblender.seeding import seeded
 from voicetextblender.synth.remote import NoAnswer, is_url, parse_service, post
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Generator, Tensor
 
 _TOP_K = 64
-_PER_BATCH = 50
+_PER_BATCH = 100
 _AT_ONCE = 8  # requests to a service
 _NUM_ATTEMPTS = 3  # at JSON that is valid
 _PLAY_USER = (
@@ -126,32 +126,45 @@ class LocalWriter:
     def _generate(
         self, prompts: Sequence[list[int]], seeds: Sequence[int], how: Sampling
     ) -> list[str | Failed]:
+        """Return a turn for each prompt; what has ended leaves the batch."""
         import torch
+        from transformers import DynamicCache
 
         width = max(map(len, prompts))
-        ids = torch.zeros(len(prompts), width, dtype=torch.long)
+        ids = torch.zeros(len(prompts), width, dtype=torch.long, device=self._device)
         is_real = torch.zeros_like(ids)
         for row, prompt in enumerate(prompts):
             ids[row, width - len(prompt) :] = torch.tensor(prompt)
             is_real[row, width - len(prompt) :] = 1
-        stops = self._prompter.stop_ids
+        draws = [torch.Generator().manual_seed(seed) for seed in seeds]
+        written: list[list[int]] = [[] for _ in prompts]
+        rows, stops = list(range(len(prompts))), self._prompter.stop_ids
+        cache = DynamicCache(config=self._model.config)
         with torch.inference_mode():
-            grown = self._model.generate(
-                ids.to(self._device),
-                attention_mask=is_real.to(self._device),
-                max_new_tokens=how.max_tokens,
-                do_sample=False,
-                eos_token_id=list(stops),
-                pad_token_id=stops[0],
-                logits_processor=[_Draws(seeds, how)] if how.temperature else None,
-            )
-        texts: list[str | Failed] = []
-        for row in grown[:, width:].tolist():
-            end = next((n for n, token in enumerate(row) if token in stops), None)
-            text = self._tokenizer.decode(row[:end], skip_special_tokens=True).strip()
-            is_whole = end is not None
-            texts.append(text if is_whole else Failed("longer than is allowed", text[:80]))
-        return texts
+            while rows and len(written[rows[0]]) < how.max_tokens:
+                places = (is_real.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
+                logits = self._model(
+                    ids,
+                    attention_mask=is_real,
+                    position_ids=places,
+                    past_key_values=cache,
+                    logits_to_keep=1,
+                ).logits[:, -1]
+                chosen = _drawn(logits, [draws[row] for row in rows], how)
+                for row, token in zip(rows, chosen.tolist(), strict=True):
+                    written[row].append(token)
+                ids = chosen.unsqueeze(1)
+                is_real = torch.nn.functional.pad(is_real, (0, 1), value=1)
+                going = [n for n, row in enumerate(rows) if written[row][-1] not in stops]
+                if len(going) < len(rows):
+                    rows, ids, is_real = [rows[n] for n in going], ids[going], is_real[going]
+                    cache.batch_select_indices(torch.tensor(going, dtype=torch.long))
+        return [self._read(tokens) for tokens in written]
+
+    def _read(self, tokens: list[int]) -> str | Failed:
+        is_whole = tokens[-1] in self._prompter.stop_ids
+        text = self._tokenizer.decode(tokens[:-1], skip_special_tokens=True).strip()
+        return text if is_whole else Failed("longer than is allowed", text[:80])
 
 
 class RemoteWriter:
@@ -237,30 +250,17 @@ def load_writer(name: str) -> Writer:
     return RemoteWriter(name) if is_url(name) else LocalWriter(name)
 
 
-class _Draws:
-    """A logits processor that leaves one token of each row, drawn by the row's own generator."""
+def _drawn(scores: "Tensor", randoms: "Sequence[Generator]", how: Sampling) -> "Tensor":
+    """Return (B,) tokens of (B, V) scores, each drawn by its row's own generator."""
+    import torch
 
-    def __init__(self, seeds: Sequence[int], how: Sampling) -> None:
-        import torch
-
-        self._randoms = [torch.Generator().manual_seed(seed) for seed in seeds]
-        self._how = how
-
-    def __call__(self, input_ids: "Tensor", scores: "Tensor") -> "Tensor":
-        """Return (B, V) logits of which one a row is finite."""
-        import torch
-
-        likely, ids = scores.float().topk(min(_TOP_K, scores.shape[1]))  # a sort of all is slow
-        probs = (likely / self._how.temperature).softmax(-1).cpu()
-        probs[probs.cumsum(-1) - probs >= self._how.top_p] = 0
-        places = torch.stack(
-            [
-                torch.multinomial(row, 1, generator=random)
-                for row, random in zip(probs, self._randoms, strict=True)
-            ]
-        )
-        chosen = ids.gather(1, places.to(ids.device))
-        return torch.full_like(scores, -torch.inf).scatter(1, chosen, 0.0)
+    if not how.temperature:
+        return scores.argmax(-1)
+    likely, ids = scores.float().topk(min(_TOP_K, scores.shape[1]))  # a sort of all is slow
+    probs = (likely / how.temperature).softmax(-1).cpu()
+    probs[probs.cumsum(-1) - probs >= how.top_p] = 0
+    places = [torch.multinomial(p, 1, generator=r) for p, r in zip(probs, randoms, strict=True)]
+    return ids.gather(1, torch.stack(places).to(ids.device)).squeeze(1)
 
 
 def _parsed(turn: str | Failed, form: type[F]) -> F | Failed:
