@@ -12,6 +12,8 @@ import numpy as np
 import soundfile
 import soxr
 
+from voicetextblender.seeding import one_of
+
 Noise = Literal["white", "pink", "brown", "babble"]
 Channel = Literal["telephone", "radio", "opus"]
 Meta = dict[str, object]
@@ -47,7 +49,7 @@ def augment(
         meta["room"] = {"rt60_s": rt60_s}
     if random.random() < 0.6 * strength:
         kinds = [kind for kind in get_args(Noise) if others or kind != "babble"]
-        kind: Noise = kinds[int(random.integers(len(kinds)))]
+        kind: Noise = one_of(kinds, random)
         snr_db = round(float(random.uniform(30 - 25 * strength, 30)), 1)
         samples = add_noise(samples, make_noise(kind, len(samples), random, others), snr_db)
         meta["noise"] = {"kind": kind, "snr_db": snr_db}
@@ -56,7 +58,7 @@ def augment(
         samples = clip_peaks(samples, share)
         meta["clipped"] = {"share_of_peak": share}
     if random.random() < 0.5 * strength:
-        channel = get_args(Channel)[int(random.integers(len(get_args(Channel))))]
+        channel = one_of(get_args(Channel), random)
         meta["channel"] = channel
         if channel == "opus":
             level = round(float(random.uniform(*_OPUS_LEVELS)), 3)

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from voicetextblender.chat import Conversation, Turn, assistant, user
-from voicetextblender.seeding import seeded
+from voicetextblender.seeding import draw_seed, seeded
 from voicetextblender.synth.plan import in_groups
 from voicetextblender.synth.quality import is_written_in, repeats_itself
 from voicetextblender.synth.shards import Dropped, Made
@@ -65,7 +65,7 @@ class Chats:
             for is_asking in (True, False):
                 growing = self._growing(chats, number, is_asking)
                 seeds = [
-                    int(seeded(self.seed, "chat", item, attempt, number, is_asking).integers(2**31))
+                    draw_seed(seeded(self.seed, "chat", item, attempt, number, is_asking))
                     for item in growing
                 ]
                 answering = Sampling(temperature=0.6, max_tokens=self.longest_answer)

@@ -14,7 +14,7 @@ import numpy as np
 
 from voicetextblender.audio import SAMPLE_RATE
 from voicetextblender.chat import Audio, Conversation, Part, Text, Turn
-from voicetextblender.seeding import seeded
+from voicetextblender.seeding import one_of, seeded
 from voicetextblender.synth.plan import in_groups
 from voicetextblender.synth.shards import PER_SHARD, Dropped, Made, Speech, shard_name
 from voicetextblender.synth.speakers import Speakers, draw_warp
@@ -127,9 +127,9 @@ def draw_spans(
     """Draw a form that the conversation allows, and what is spoken: (start, stop) by turn."""
     runs, allowed = _speakable_turns(chat), _allowed(chat)
     fit: list[Form] = [form for form in FORMS if form in forms and form in allowed]
-    form = fit[int(random.integers(len(fit)))]
+    form = one_of(fit, random)
     if form != "turns":
-        turn = allowed[form][int(random.integers(len(allowed[form])))]
+        turn = one_of(allowed[form], random)
         return form, {turn: _draw(form, runs[turn], random)}
     whole = allowed.get("turn", ())
     num_turns = int(random.integers(2, len(runs) + 1))
@@ -182,7 +182,7 @@ def _draw(
     if form == "turn":
         return _joined(runs[0])
     if form == "run":
-        run = runs[int(random.integers(len(runs)))]
+        run = one_of(runs, random)
         first = int(random.integers(len(run)))
         last = int(random.integers(first, len(run)))
         return _joined(run[first : last + 1])[:1]

@@ -12,7 +12,7 @@ import numpy as np
 
 from voicetextblender.audio import SAMPLE_RATE
 from voicetextblender.chat import Audio, Conversation, Turn, assistant, user
-from voicetextblender.seeding import seeded
+from voicetextblender.seeding import one_of, seeded
 from voicetextblender.synth.augment import Noise, add_noise, make_noise
 from voicetextblender.synth.plan import in_groups
 from voicetextblender.synth.shards import PER_SHARD, Dropped, Made, Speech, shard_name
@@ -95,12 +95,12 @@ class Robust:
         name = f"{item:06d}.flac"
         place = f"{shard_name(item // PER_SHARD)}.tar#{name}"
         if kind == "no-audio":
-            question = _one_of((*_QUESTIONS, transcribe_instruction(self.speakers.lang)), random)
-            turns = (user(question), assistant(_one_of(_ANSWERS[kind], random)))
+            question = one_of((*_QUESTIONS, transcribe_instruction(self.speakers.lang)), random)
+            turns = (user(question), assistant(one_of(_ANSWERS[kind], random)))
             return Made(self._conversation(item, turns, meta))
         if kind == "cut-off":
             meta["voice"] = voice
-            words = self.sentences[int(random.integers(len(self.sentences)))].split()
+            words = one_of(self.sentences, random).split()
             samples, heard = _cut_off(words, self.speakers, voice, random)
         else:
             heard = ""
@@ -111,10 +111,10 @@ class Robust:
             wording = draw_wording(random, self.speakers.lang)
             question, answer = wording.instruction, wording.answer(heard)
         elif kind == "cut-off":
-            question = _one_of(tuple(_BREAKS_OFF), random)
+            question = one_of(tuple(_BREAKS_OFF), random)
             answer = _BREAKS_OFF[question].format(" ".join(heard.split()[-3:]))
         else:
-            question, answer = _one_of(_QUESTIONS, random), _one_of(_ANSWERS[kind], random)
+            question, answer = one_of(_QUESTIONS, random), one_of(_ANSWERS[kind], random)
         turns = (user(question, clip), assistant(answer))
         return Made(self._conversation(item, turns, meta), (Speech(name, samples, SAMPLE_RATE),))
 
@@ -171,7 +171,7 @@ def _music(num_samples: int, random: np.random.Generator) -> np.ndarray:
     music = np.zeros(num_samples, dtype=np.float32)
     for number, start in enumerate(range(0, num_samples, beat)):
         if number % 4 == 0:
-            chord = _CHORDS[int(random.integers(len(_CHORDS)))]
+            chord = one_of(_CHORDS, random)
         tones = [12 + chord[int(random.integers(3))]] + (list(chord) if number % 4 == 0 else [])
         seconds = np.arange(min(4 * beat, num_samples - start)) / SAMPLE_RATE
         envelope = np.minimum(seconds / 0.01, 1) * np.exp(-decay * seconds)
@@ -188,7 +188,3 @@ def _scaled(samples: np.ndarray, level: float) -> np.ndarray:
     rms = float(np.sqrt(np.mean(np.square(samples, dtype=np.float64))))
     peak = float(np.abs(samples).max(initial=1e-9))
     return samples * np.float32(min(level / max(rms, 1e-9), 0.99 / peak))
-
-
-def _one_of(pool: Sequence[str], random: np.random.Generator) -> str:
-    return pool[int(random.integers(len(pool)))]

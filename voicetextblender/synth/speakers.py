@@ -7,6 +7,7 @@ import numpy as np
 import soxr
 
 from voicetextblender.audio import SAMPLE_RATE
+from voicetextblender.seeding import one_of
 from voicetextblender.synth.augment import Meta, augment
 from voicetextblender.synth.check import misheard
 from voicetextblender.synth.voices import check_language, load_voice, say
@@ -47,7 +48,7 @@ class Speakers:
 
         That ends a run, and is no reason to drop what it was to say.
         """
-        name = self.voices[int(random.integers(len(self.voices)))]
+        name = one_of(self.voices, random)
         load_voice(name)
         return name
 

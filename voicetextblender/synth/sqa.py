@@ -12,11 +12,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-import numpy as np
 from pydantic import BaseModel
 
 from voicetextblender.chat import Conversation, assistant, user
-from voicetextblender.seeding import seeded
+from voicetextblender.seeding import draw_seed, one_of, seeded
 from voicetextblender.synth.plan import in_groups
 from voicetextblender.synth.quality import (
     agreement,
@@ -164,9 +163,7 @@ class Sqa:
     def _draft(self, kinds: dict[int, Kind], attempt: int) -> dict[int, Pair | Failed]:
         """Have the writer ask and answer."""
         pairs: dict[int, Pair | Failed] = {}
-        seeds = {
-            item: int(seeded(self.seed, "sqa", item, attempt).integers(2**31)) for item in kinds
-        }
+        seeds = {item: draw_seed(seeded(self.seed, "sqa", item, attempt)) for item in kinds}
         asked = [item for item in kinds if kinds[item] not in ("summary", "distilled")]
         if asked:
             chats = [self._request(item, kinds[item], seeds[item]) for item in asked]
@@ -180,7 +177,7 @@ class Sqa:
             rows = [item for item in kinds if kinds[item] == kind]
             if not rows or not who:
                 continue
-            questions = [_one_of(pool, seeded(self.seed, "question", item)) for item in rows]
+            questions = [one_of(pool, seeded(self.seed, "question", item)) for item in rows]
             chats = [
                 (user(f"{question}{form}\n{self._words(item)}"),)
                 for question, item in zip(questions, rows, strict=True)
@@ -242,9 +239,9 @@ class Sqa:
         source, random = self.clips[item // self.per_clip], seeded(self.seed, "form", item)
         question, answer = pair.question.strip(), pair.answer.strip()
         if kind == "unanswerable":
-            answer = _one_of(_NOT_SAID, random)
+            answer = one_of(_NOT_SAID, random)
         if kind == "format":
-            wanted, form = _FORMATS[int(random.integers(len(_FORMATS)))]
+            wanted, form = one_of(_FORMATS, random)
             question, answer = f"{question} {wanted}", form(answer)
         clip = source.clips[0]
         parts = (question, clip) if random.random() < 0.7 else (clip, question)
@@ -317,10 +314,6 @@ def question_about(conversation: Conversation) -> str:
     """Return what makes two questions the same: their words, and what they are asked about."""
     question, clip = conversation.messages[0].text, conversation.clips[0]
     return f"{normalise(question)} {clip.audio} {clip.start}"
-
-
-def _one_of(pool: Sequence[str], random: np.random.Generator) -> str:
-    return pool[int(random.integers(len(pool)))]
 
 
 def _first_word(text: str) -> str:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from voicetextblender.chat import Conversation, assistant, user
-from voicetextblender.seeding import seeded
+from voicetextblender.seeding import draw_seed, seeded
 from voicetextblender.synth.plan import in_groups
 from voicetextblender.synth.quality import is_written_in, repeats_itself
 from voicetextblender.synth.shards import Dropped, Made
@@ -44,7 +44,7 @@ class Translations:
             names = [LANGUAGES.get(lang, lang) for lang in (self._lang(item), self.target)]
             order = f"Translate from {names[0]} to {names[1]}. Write the translation only.\n\n"
             chats.append((user(order + (self.clips[item].clips[0].text or "")),))
-        seeds = [int(seeded(self.seed, "translate", n, attempt).integers(2**31)) for n in items]
+        seeds = [draw_seed(seeded(self.seed, "translate", n, attempt)) for n in items]
         how = Sampling(temperature=0.5 * attempt)  # the likeliest first
         turns = load_writer(self.writer).write(chats, seeds, how)
         for item, turn in zip(items, turns, strict=True):

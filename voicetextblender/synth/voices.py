@@ -25,7 +25,7 @@ import numpy as np
 
 from voicetextblender.audio import SAMPLE_RATE, load, load_bytes
 from voicetextblender.model.parts import resolve
-from voicetextblender.seeding import seeded
+from voicetextblender.seeding import draw_seed, seeded
 from voicetextblender.synth.remote import is_url, parse_service, post
 
 if TYPE_CHECKING:
@@ -226,7 +226,7 @@ def say(
     """
     speed = float(random.uniform(0.85, 1.2)) * pace
     pieces: list[np.ndarray] = []
-    seed = int(random.integers(2**31))  # one for all: some voices draw their pitch from it
+    seed = draw_seed(random)  # one for all: some voices draw their pitch from it
     for sentence in sentences:
         pause_s = float(random.uniform(0.1, 0.4))
         spoken = voice.speak(sentence, seed, speed)

@@ -19,7 +19,7 @@ from pydantic import BaseModel
 
 from voicetextblender.chat import Conversation, Turn, system, user
 from voicetextblender.model.parts import resolve
-from voicetextblender.seeding import seeded
+from voicetextblender.seeding import draw_seed, seeded
 from voicetextblender.synth.remote import NoAnswer, is_url, parse_service, post
 
 if TYPE_CHECKING:
@@ -238,7 +238,7 @@ def write_json(
         todo = [row for row in range(len(chats)) if not isinstance(read.get(row), form)]
         if not todo:
             break
-        drawn = [int(seeded(seeds[row], attempt).integers(2**31)) for row in todo]
+        drawn = [draw_seed(seeded(seeds[row], attempt)) for row in todo]
         turns = writer.write([chats[row] for row in todo], drawn, how, form)
         read |= {row: _parsed(turn, form) for row, turn in zip(todo, turns, strict=True)}
     return [read[row] for row in range(len(chats))]
