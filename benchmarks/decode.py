@@ -41,7 +41,7 @@ def ours(model: SpeechLM, decoder: Decoder, rows: int, new: int) -> Callable[[],
         logits = decoder.read(embeds, [0] * rows, [PROMPT] * rows)
         began = clock()
         for _ in range(new):
-            logits = decoder.step(logits.argmax(-1))
+            logits = decoder.step(logits.max(-1).indices[:, None])[:, 0]
         return rows * new / (clock() - began)
 
     return run

@@ -1,11 +1,11 @@
 """The server under load: clients that stream answers to spoken questions, all at once.
 
-    python benchmarks/serve.py --model runs/demo/model
+    python benchmarks/serve.py --model models/nano
     python benchmarks/serve.py --requests 8 --tokens 8 --disconnects 40     a minute, to try it
 
 Starts `vtb serve` twice, with and without continuous batching, and lets 1, 8 and 32 clients ask by
-turns; then clients that break off at random, while the server's memory is watched. Prints two
-tables for docs/results/serving.md.
+turns, nothing remembered between questions; then one asks after five seconds of speech, and others
+break off at random, while the memory is watched. Prints tables for docs/results/serving.md.
 """
 
 import argparse
@@ -22,7 +22,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from voicetextblender.audio import probe_duration
+
 CLIPS = sorted(Path("data/asterisk/clips/en").glob("*.opus"))
+QUESTION_S = 5.0
 PORT = 8077
 
 
@@ -101,6 +104,19 @@ def load(clients: int, requests: int, tokens: int) -> str:
     return f"{clients} | {len(seen) / seconds:.2f} | {' | '.join(times)} |"
 
 
+def after_a_question(clips: list[Path], tokens: int) -> None:
+    """Ask with each of the clips, one after the other, and print when the first word came."""
+    firsts = sorted(seen[0] for clip in clips if (seen := ask(clip, tokens)))
+    words = f"{at(firsts, 0.5):.2f} s, at most {firsts[-1]:.2f} s"
+    print(f"\nFirst text after {QUESTION_S:.0f} s of speech, {len(firsts)} clips: p50 {words}")
+
+
+def near(seconds: float, num: int) -> list[Path]:
+    """Return the recordings of that length, or nearly so."""
+    every = [*CLIPS, *Path("data/eval/clips").glob("LJ*.opus")]
+    return sorted(every, key=lambda clip: abs(probe_duration(clip) - seconds))[:num]
+
+
 def at(values: list[float], share: float) -> float:
     """Return a quantile of sorted values."""
     return values[min(len(values) - 1, int(share * len(values)))]
@@ -144,21 +160,23 @@ def together(client: Callable[[], None], num: int) -> None:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", type=Path, default=Path("runs/demo/model"))
+    parser.add_argument("--model", type=Path, default=Path("models/nano"))
     parser.add_argument("--tokens", type=int, default=32)
     parser.add_argument("--requests", type=int, default=48)
     parser.add_argument("--disconnects", type=int, default=2000)
     parser.add_argument("--precision", default="model")
     args = parser.parse_args()
-    precision = f"engine.precision={args.precision}"
+    settings = [f"engine.precision={args.precision}", "engine.prefix_tokens=0"]
     print(f"Answers of {args.tokens} tokens to spoken questions; seconds are p50, p99.\n")
     print("| server | clients | requests/s | first text, s | whole answer, s |")
     print("| --- | --- | --- | --- | --- |", flush=True)
     for name, running in (("one at a time", 1), ("continuous batching", 16)):
-        with server(args.model, precision, f"engine.max_running={running}") as process:
+        with server(args.model, *settings, f"engine.max_running={running}") as process:
             load(4, 8, args.tokens)  # warm
             for clients in (1, 8, 32):
                 print(f"| {name} | {load(clients, args.requests, args.tokens)}", flush=True)
+            if running > 1:
+                after_a_question(near(QUESTION_S, 8), args.tokens)
             if running > 1 and args.disconnects:
                 disconnects(process, args.disconnects, args.tokens // 2)
 

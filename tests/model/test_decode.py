@@ -1,10 +1,18 @@
 import pytest
 import torch
+from torch.nn import functional as F
 
 from voicetextblender.chat import Audio, Conversation, assistant, user
 from voicetextblender.model.cache import PrefixCache, RowCache
-from voicetextblender.model.decode import LeanDecoder, ModuleDecoder, build_decoder, is_lean
+from voicetextblender.model.decode import (
+    LeanDecoder,
+    ModuleDecoder,
+    build_decoder,
+    is_lean,
+    merge_encoder,
+)
 from voicetextblender.model.generate import Decoding, Generation, answers
+from voicetextblender.model.layout import ROUND
 
 CLIP = Audio("a.wav")
 LONG = Decoding(max_new_tokens=24)
@@ -31,8 +39,29 @@ def test_the_lean_decoder_has_the_logits_of_the_module(llm, build, prompts):
         theirs, ours = (decoder.read(embeds, [0, 0, 0], lens) for decoder in decoders)
         torch.testing.assert_close(ours, theirs, atol=2e-5, rtol=1e-4)
         for tokens in ([3, 5, 7], [2, 2, 9]):
-            theirs, ours = (decoder.step(torch.tensor(tokens)) for decoder in decoders)
+            new = torch.tensor(tokens).unsqueeze(1)
+            theirs, ours = (decoder.step(new) for decoder in decoders)
             torch.testing.assert_close(ours, theirs, atol=2e-5, rtol=1e-4)
+
+
+def test_several_tokens_read_at_once_have_the_logits_of_one_after_the_other(build, prompts):
+    model = build()
+    lens = [len(prompt) for prompt in prompts]
+    embeds = torch.cat([model.embed(torch.tensor(p.ids), audio_of(model, p)) for p in prompts])
+    new = torch.tensor([[3, 5, 7], [2, 2, 9], [1, 4, 1]])
+    with torch.inference_mode():
+        one, several = LeanDecoder(model), LeanDecoder(model)
+        for decoder in (one, several):
+            decoder.read(embeds, [0, 0, 0], lens)
+        together = several.step(new)
+        for place, tokens in enumerate(new.T):
+            alone = one.step(tokens[:, None])[:, 0]
+            torch.testing.assert_close(together[:, place], alone, atol=2e-5, rtol=1e-4)
+        assert several.cache.lens == [n + 1 for n in lens], "only the first counts"
+        several.cache.lens[0] += 2  # the first row's were right, of the others one
+        one.cache.lens[1:] = [n + 1 for n in lens[1:]]
+        last = torch.tensor([[8], [8], [8]])
+        torch.testing.assert_close(several.step(last), one.step(last), atol=2e-5, rtol=1e-4)
 
 
 def audio_of(model, prompt):
@@ -58,6 +87,15 @@ def test_without_the_voice_a_decoder_is_the_base_llm(llm, build, processor, prom
     assert answers(model, processor, typed, LONG, build_decoder(model)) != base
 
 
+def test_packed_weights_change_no_bit(build, prompts):
+    decoder = LeanDecoder(build(dtype=torch.bfloat16))
+    linear = build(dtype=torch.bfloat16).llm.get_output_embeddings()
+    for rows in (1, 3, 40):
+        hidden = torch.randn(rows, linear.in_features).bfloat16()
+        with torch.inference_mode():
+            assert torch.equal(decoder.head(hidden), linear(hidden))
+
+
 def test_int8_weights_change_the_logits_by_little(build, prompts):
     model = build()
     embeds = model.embed(torch.tensor(prompts[1].ids), audio_of(model, prompts[1]))
@@ -66,7 +104,7 @@ def test_int8_weights_change_the_logits_by_little(build, prompts):
         decoder = LeanDecoder(model, "int8")
         small = decoder.read(embeds, [0], [len(embeds)])
         assert 0 < (small - exact).std() < 0.05 * exact.std()
-        stepped = decoder.step(torch.tensor([5]))
+        stepped = decoder.step(torch.tensor([[5]]))[:, 0]
         whole = LeanDecoder(model).read(
             torch.cat([embeds, model.embed(torch.tensor([5]), embeds[:0])]), [0], [len(embeds) + 1]
         )
@@ -143,6 +181,57 @@ def test_another_clip_is_never_taken_for_the_one_before(talk, sound):
     _, same_first, _ = talk(turn, clips=[sound(0.5), sound(0.6, 2)])
     _, other_first, _ = talk(turn, clips=[sound(0.5, 3), sound(0.6, 2)])
     assert same_first > other_first > 0
+
+
+@pytest.mark.parametrize("decoder", [ModuleDecoder, LeanDecoder])
+def test_products_meet_few_numbers_of_rows(decoder, build, processor, sound, monkeypatch):
+    """oneDNN keeps half a megabyte for each, so an hour of pieces of any length took 600 MB."""
+    model, linear, seen = build(), F.linear, set()
+
+    def noted(rows, *args):
+        seen.add(rows.shape[-2])
+        return linear(rows, *args)
+
+    monkeypatch.setattr(F, "linear", noted)
+    asked = Conversation("a", (user("Say:", CLIP),))
+    for n in range(9):
+        clips = [sound(0.3 + 0.31 * n)]
+        sample = processor.encode(asked, clips, purpose="answer")
+        answers(model, processor, [sample], Decoding(1, ctc_weight=0.5), decoder(model))
+    seen.discard(1)  # the head's
+    # The adapter's relative positions are one less than twice so many.
+    assert len(seen) > 1 and all(n % ROUND == 0 or (n + 1) % (2 * ROUND) == 0 for n in seen)
+
+
+@pytest.mark.parametrize("ctc_weight", [0.0, 0.5])
+def test_of_what_has_no_next_turn_only_the_words_before_its_clip_are_kept(
+    ctc_weight, build, processor, sound
+):
+    model = build()
+    prefixes = PrefixCache(2000)
+    generation = Generation(model, processor, LeanDecoder(model), prefixes)
+    asked = Conversation("a", (user("Write it down:", CLIP),))
+    decoding = Decoding(8, ctc_weight=ctc_weight, has_next=False)
+    for n in range(3):
+        sample = processor.encode(asked, [sound(0.5 + n)], purpose="answer")
+        num = sample.ids.index(processor.audio_token_id)
+        assert generation.join(0, sample, decoding) == (num if n else 0)
+        text = ""
+        while generation.answers:
+            text += "".join(chunk.text for chunk in generation.step())
+        assert text == answers(model, processor, [sample], decoding)[0]
+        assert [len(kept.names) for kept in prefixes._kept] == [num]
+
+
+def test_an_encoder_whose_updates_are_merged_hears_the_same(build, sound, processor):
+    model = build(train={"encoder": "lora"})
+    features = processor.features(sound(0.7))
+    with torch.inference_mode():
+        before, _ = model.embed_audio(features, (len(features),))
+        merge_encoder(model)
+        after, _ = model.embed_audio(features, (len(features),))
+    assert not any("lora" in name for name, _ in model.encoder.named_parameters())
+    torch.testing.assert_close(after, before, atol=1e-5, rtol=1e-4)
 
 
 def test_the_prefix_cache_keeps_to_its_size():

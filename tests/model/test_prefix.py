@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from voicetextblender.chat import Audio, Conversation, user
+from voicetextblender.model.decode import LeanDecoder
 from voicetextblender.model.generate import Decoding, answers
 from voicetextblender.model.prefix import HeardPrefix
 
@@ -53,6 +54,46 @@ def test_without_weight_it_is_the_llm_that_chooses_among_the_candidates(log_prob
     weighed = prefix_of(log_probs).weigh(logits, weight=0.0)
     kept = weighed.isfinite()
     torch.testing.assert_close(weighed[kept], logits.log_softmax(-1)[kept])
+
+
+def test_a_transcript_that_the_clip_has_no_room_for_is_weighed_without_nan(log_probs):
+    heard = prefix_of(log_probs)
+    for _ in range(T):
+        heard.accept(0)  # a blank must part each from the next, and there is no time for that
+    weighed = heard.weigh(torch.zeros(V), weight=0.5)
+    assert weighed[[0, 1, 2, STOP]].isfinite().all()
+    assert weighed[BLANK] == float("-inf")
+
+
+def test_a_draft_is_what_is_likeliest_behind_the_last_token(log_probs):
+    sure = torch.full((6, V), -20.0)
+    for t, token in enumerate((0, 0, BLANK, 0, 1, STOP)):
+        sure[t, token] = -1e-3
+    best = sure.argmax(1).tolist()
+    heard = HeardPrefix(lambda tokens: sure[:, tokens], torch.arange(2), BLANK, [STOP], best)
+    assert heard.draft(9) == [0, 0, 1] and heard.draft(2) == [0, 0]
+    heard.accept(0)
+    assert heard.draft(9) == [0, 1]
+    heard.accept(0)
+    assert heard.draft(9) == [1]
+    heard.accept(1)
+    assert heard.draft(9) == []
+
+
+@pytest.mark.parametrize("chance", [0, 1])
+def test_drafts_change_no_transcript_only_the_number_of_steps(chance, build, processor, sound):
+    model = build()
+    asked = Conversation("a", (user("Say:", Audio("a")),))
+    prompts = [processor.encode(asked, [sound(0.4 + n)], purpose="answer") for n in range(3)]
+    how = [Decoding(20, temperature=chance, ctc_weight=0.7, seed=n) for n in range(3)]
+    alone = answers(model, processor, prompts, how)
+    decoder, steps = LeanDecoder(model), []
+    step = decoder.step
+    decoder.step = lambda tokens: (steps.append(tokens.shape), step(tokens))[1]
+    assert answers(model, processor, prompts, how, decoder) == alone
+    assert any(num > 1 for _, num in steps)
+    if not chance:
+        assert len(steps) < max(len(processor.tokenizer(text).input_ids) for text in alone)
 
 
 def test_a_saved_model_decodes_transcripts_as_it_was_trained_to(build, processor, tmp_path):

@@ -117,20 +117,24 @@ def test_vllm_gives_our_logits_and_our_answer_to_a_talk_with_three_clips(exporte
     assert processor.tokenizer.decode(theirs["tokens"], skip_special_tokens=True) == answer
 
 
+def is_up(url):
+    try:
+        return urllib.request.urlopen(url, timeout=1).status == 200
+    except OSError:
+        return False
+
+
 @pytest.fixture(scope="module")
 def server(exported):
     words = command(exported, "127.0.0.1", 8123, "tiny", ["--max-model-len", "1024"])
     environment = os.environ | {"VLLM_CPU_KVCACHE_SPACE": "1"}
     process = subprocess.Popen(words, env=environment, start_new_session=True)
     try:
-        for _ in range(240):
-            time.sleep(1)
+        until = time.monotonic() + 600  # a busy machine takes minutes to import vLLM
+        while not is_up("http://127.0.0.1:8123/health"):
             assert process.poll() is None, "the server ended"
-            try:
-                urllib.request.urlopen("http://127.0.0.1:8123/health", timeout=1)
-                break
-            except OSError:
-                continue
+            assert time.monotonic() < until, "the server does not answer after 600 s"
+            time.sleep(1)
         yield "http://127.0.0.1:8123/v1"
     finally:
         os.killpg(process.pid, signal.SIGTERM)

@@ -15,7 +15,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from voicetextblender.model.encoder import alike, most_padding
-from voicetextblender.model.layout import Lens, begins, lay_apart, places, take
+from voicetextblender.model.layout import (
+    Lens,
+    begins,
+    complete,
+    lay_apart,
+    places,
+    rounded,
+    row_size,
+    take,
+)
 
 
 def stack_frames(frames: Tensor, lens: Lens, stack: int) -> tuple[Tensor, Lens]:
@@ -42,7 +51,9 @@ class MlpAdapter(nn.Module):
     def forward(self, frames: Tensor, lens: Lens) -> tuple[Tensor, Lens]:
         """Map (T, D) frames to (U, E) embeddings, and the clips' lengths to their new lengths."""
         groups, lens = stack_frames(frames, lens, self.stack)
-        return self.down(self.norm_out(F.silu(self.up(self.norm(groups))))), lens
+        row, _ = complete(groups, lens)
+        row = self.down(self.norm_out(F.silu(self.up(self.norm(row)))))
+        return row[: len(groups)], lens
 
 
 class ConformerAdapter(nn.Module):
@@ -71,10 +82,11 @@ class ConformerAdapter(nn.Module):
     def forward(self, frames: Tensor, lens: Lens) -> tuple[Tensor, Lens]:
         """Map (T, D) frames to (U, E) embeddings, and the clips' lengths to their new lengths."""
         groups, lens = stack_frames(frames, lens, self.stack)
-        hidden = self.up(self.norm_in(groups))
+        row, row_lens = complete(groups, lens)
+        hidden = self.up(self.norm_in(row))
         for layer in self.layers:
-            hidden = layer(hidden, lens)
-        return self.down(hidden), lens
+            hidden = layer(hidden, row_lens)
+        return self.down(hidden)[: len(groups)], lens
 
 
 class ConformerLayer(nn.Module):
@@ -144,7 +156,8 @@ class Convolution(nn.Module):
         apart = tuple(n + gap for n in lens)
         starts = begins(apart)
         at = places(lens, tuple(n + gap // 2 for n in starts), hidden.device)
-        mixed = self.depthwise(lay_apart(gated, at, sum(apart)).T.unsqueeze(0)).squeeze(0).T
+        row = lay_apart(gated, at, row_size(sum(apart)))
+        mixed = self.depthwise(row.T.unsqueeze(0)).squeeze(0).T
         mixed = take(mixed, places(lens, starts, hidden.device))
         return self.dropout(self.out(F.silu(self.norm_conv(mixed))))
 
@@ -166,16 +179,17 @@ class RelativeAttention(nn.Module):
     def forward(self, hidden: Tensor, lens: Lens) -> Tensor:
         """Map (U, W) to (U, W); each clip attends to itself."""
         qkv = self.query_key_value(self.norm(hidden)).unflatten(-1, (3, self.heads, -1))
-        offsets = relative_positions(max(lens), hidden.shape[-1], hidden)  # (2 * max - 1, W)
+        longest = rounded(max(lens))
+        offsets = relative_positions(longest, hidden.shape[-1], hidden)  # (2 * longest - 1, W)
         position = self.position(offsets).unflatten(-1, (self.heads, -1))
         starts, attended, rows = begins(lens), [], []
         for group in alike(lens, most_padding(hidden.device)):
             group_lens = tuple(lens[n] for n in group)
-            size = len(group), group_lens[0]  # the longest comes first
+            size = len(group), rounded(group_lens[0])  # the longest comes first
             row = places(group_lens, tuple(starts[n] for n in group), hidden.device)
             at = places(group_lens, tuple(range(0, math.prod(size), size[1])), hidden.device)
             padded = lay_apart(take(qkv, row), at, math.prod(size)).unflatten(0, size)
-            out = self._attend(padded, group_lens, position, max(lens))
+            out = self._attend(padded, group_lens, position, longest)
             attended.append(take(out.flatten(0, 1), at))
             rows.append(row)
         together = lay_apart(torch.cat(attended), torch.cat(rows), len(hidden))

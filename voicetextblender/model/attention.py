@@ -17,11 +17,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 from torch.nn.attention.varlen import varlen_attn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+from voicetextblender.model.layout import ROUND, rounded
 
 PACKED = "vtb_packed"
 """The name under which `packed_attention` is known to transformers."""
@@ -116,16 +119,20 @@ def _attend(
     if query.requires_grad and query.device.type == "cpu" and n <= MATMUL_LIMIT and not dropout:
         return matmul_attention(query, key, value, is_causal, scaling, window)
     exceeds = is_causal and window is not None and n > window
+    mask = _visible(n, window, query.device) if exceeds else None
+    if query.is_cpu and not is_causal and n % ROUND:  # causal ones are the LLM's, to the bit
+        query, key, value = (F.pad(x, (0, 0, 0, rounded(n) - n)) for x in (query, key, value))
+        mask = (torch.arange(query.shape[2]) < n)[None, None, None]
     return scaled_dot_product_attention(
         query,
         key,
         value,
-        attn_mask=_visible(n, window, query.device) if exceeds else None,
+        attn_mask=mask,
         dropout_p=dropout,
         is_causal=is_causal and not exceeds,
         scale=scaling,
         enable_gqa=query.shape[1] != key.shape[1],
-    )
+    )[:, :, :n]
 
 
 def flash_attention_over(

@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 from transformers import Cache
 
-ROOM = 256
+from voicetextblender.model.layout import ROUND, rounded
+
+ROOM = 8 * ROUND
 """A row's room grows by so many tokens."""
 
 
@@ -27,40 +29,46 @@ class RowCache(Cache):
         """Tokens in each row in use."""
         self.stores: list[Tensor] = []
         self.places = torch.empty(0, dtype=torch.long)
-        """(B,): where the step's token of each row goes, rows joined."""
+        """(B K,): where the step's tokens of each row go, rows joined."""
         self.filling: tuple[int, ...] = ()
         """Lengths of the packed prompts that are being read; empty while answers grow."""
 
     def put(self, layer: int, row: int, begin: int, pairs: Tensor) -> Tensor:
-        """Write (n, 2, H, C) behind a row's first `begin` tokens; return all that the row holds."""
+        """Write (n, 2, H, C) behind a row's first `begin` tokens.
+
+        Returns all that the row holds, and what follows up to a multiple of `ROUND` tokens.
+        """
         end = begin + len(pairs)
         store = self._store(layer, row + 1, end, pairs)
         store[row, begin:end] = pairs
-        return store[row, :end]
+        return store[row, : rounded(end)]
 
-    def open_step(self, device: torch.device) -> None:
-        """Make room for one more token in every row."""
+    def open_step(self, num: int, device: torch.device) -> Tensor:
+        """Make room for K = `num` more tokens in every row; return their (B, K) positions."""
         for layer, store in enumerate(self.stores):
-            self._store(layer, len(self.lens), max(self.lens) + 1, store)
-        room = self.stores[0].shape[1]
-        self.places = torch.tensor([r * room + n for r, n in enumerate(self.lens)], device=device)
+            self._store(layer, len(self.lens), max(self.lens) + num, store)
+        positions = torch.tensor(self.lens).unsqueeze(1) + torch.arange(num)
+        rows = torch.arange(len(self.lens)).unsqueeze(1) * self.stores[0].shape[1]
+        self.places = (rows + positions).flatten().to(device)
+        return positions.to(device)
 
     def append(self, layer: int, pairs: Tensor) -> Tensor:
-        """Write (B, 2, H, C), the step's token of each row, and return (B, n, 2, H, C)."""
+        """Write (B K, 2, H, C), the step's tokens of each row, and return (B, n, 2, H, C)."""
         store = self.stores[layer]
         store.flatten(0, 1).index_copy_(0, self.places, pairs)
-        return store[: len(self.lens), : max(self.lens) + 1]
+        num = len(self.places) // len(self.lens)
+        return store[: len(self.lens), : max(self.lens) + num]
 
     def close_step(self) -> None:
-        """Count the step's token."""
+        """Count the first of the step's tokens; who asked for more counts them."""
         self.lens = [n + 1 for n in self.lens]
 
-    def mask(self, device: torch.device) -> Tensor | None:
-        """(B, 1, 1, n): true on the tokens of each row, the step's included; None if all are."""
-        lens = torch.tensor(self.lens)
-        if lens.min() == lens.max():
+    def mask(self, positions: Tensor) -> Tensor | None:
+        """(B, 1, K, n): true where tokens at (B, K) positions may look; None if that is all."""
+        if positions.shape[1] == 1 and min(self.lens) == max(self.lens):
             return None
-        return (torch.arange(int(lens.max()) + 1) <= lens.unsqueeze(1))[:, None, None].to(device)
+        seen = torch.arange(max(self.lens) + positions.shape[1], device=positions.device)
+        return (seen <= positions.unsqueeze(2)).unsqueeze(1)
 
     def drop(self, row: int) -> None:
         """Forget a row; the last one takes its place."""
@@ -89,7 +97,8 @@ class RowCache(Cache):
         pairs = torch.stack([key_states, value_states], dim=3)  # (1 or B, H, N or 1, 2, C)
         if self.filling:
             row = len(self.lens) - len(self.filling)
-            for prompt in pairs[0].permute(1, 2, 0, 3).split(self.filling):
+            prompts = pairs[0, :, : sum(self.filling)].permute(1, 2, 0, 3)
+            for prompt in prompts.split(self.filling):
                 self.put(layer_idx, row, 0, prompt)
                 row += 1
             return key_states, value_states
@@ -132,11 +141,11 @@ class PrefixCache:
         self._kept: list[_Kept] = []
 
     def keep(self, names: Sequence[int], cache: RowCache, row: int) -> None:
-        """Keep what a row has read; the oldest rows make room for it."""
-        n = cache.lens[row]
-        if not n or n > self.max_tokens:
-            return
+        """Keep what a row has read of `names`; the oldest rows make room for it."""
+        n = min(len(names), cache.lens[row])
         own = np.array(names[:n], dtype=np.int64)
+        if not 0 < n <= self.max_tokens or any(_shared(k.names, own) == n for k in self._kept):
+            return
         # What the new row begins with is of no more use alone.
         self._kept = [k for k in self._kept if _shared(k.names, own) < len(k.names)]
         self._kept.append(_Kept(own, [store[row, :n].clone() for store in cache.stores]))

@@ -16,7 +16,7 @@ from transformers.models.parakeet.modeling_parakeet import ParakeetEncoder, Para
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from voicetextblender.model.attention import PACKED, packing_of
-from voicetextblender.model.layout import Lens, begins, lay_apart, places, take
+from voicetextblender.model.layout import Lens, begins, complete, lay_apart, places, row_size, take
 
 MOST_PADDING, MOST_PADDING_ON_GPU = 0.05, 0.6
 """Share of the frames of a padded group of clips that may be padding."""
@@ -43,13 +43,14 @@ class WhisperFrames(nn.Module):
         windows = tuple(min(self.window, n - at) for n in lens for at in range(0, n, self.window))
         hidden, seq_lens = self._stem(features, windows)
         within = places(seq_lens, (0,) * len(seq_lens), features.device)
-        hidden = (hidden + encoder.embed_positions.weight[within]).unsqueeze(0)  # (1, T, D)
-        hidden = F.dropout(hidden, encoder.dropout, self.training)
+        hidden = hidden + encoder.embed_positions.weight[within]  # (T, D)
+        hidden, seq_lens = complete(hidden, seq_lens)
+        hidden = F.dropout(hidden.unsqueeze(0), encoder.dropout, self.training)
         packing = packing_of(seq_lens, features.device)
         torch._dynamo.maybe_mark_dynamic(hidden, 1)  # pyright: ignore[reportPrivateImportUsage]
         for layer in encoder.layers:
             hidden = layer(hidden, attention_mask=None, **packing)
-        return encoder.layer_norm(hidden).squeeze(0), tuple(-(-n // 2) for n in lens)
+        return encoder.layer_norm(hidden)[0, : len(within)], tuple(-(-n // 2) for n in lens)
 
     def _stem(self, features: Tensor, lens: Lens) -> tuple[Tensor, Lens]:
         """Map (F, M) features of windows through both convolutions, to (T, D) and their lengths.
@@ -57,7 +58,7 @@ class WhisperFrames(nn.Module):
         A zero or two between the windows, and a beginning at an even place, let one call serve all.
         """
         slots = tuple((n + 2) // 2 * 2 for n in lens)
-        starts, num, device = begins(slots), sum(slots), features.device
+        starts, num, device = begins(slots), 2 * row_size(sum(slots) // 2), features.device
         at = places(lens, starts, device)
         between = lay_apart(features.new_ones(len(features), 1), at, num)
         hidden = F.gelu(_convolve(lay_apart(features, at, num), self.encoder.conv1)) * between

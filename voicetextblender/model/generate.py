@@ -26,6 +26,9 @@ from voicetextblender.model.processing import SpeechLMProcessor
 LIKELIEST = 512
 """Tokens among which `top_p` nearly always ends; sorting a whole vocabulary takes milliseconds."""
 
+DRAFTED = 7
+"""Tokens of a transcript that are guessed at a time; more are seldom all right."""
+
 COLDEST = 1e-6
 """Temperature below which a float32 knows no difference."""
 
@@ -50,6 +53,9 @@ class Decoding:
     """Names and terms that may occur; they become a little likelier."""
     ctc_weight: float = 0.0
     """For a transcript of one clip: the weight of CTC beside the LLM; see `model.prefix`."""
+    has_next: bool = True
+    """Whether the conversation may go on; of one that does not, only what comes before its first
+    clip is kept, for others that begin so."""
 
     def __post_init__(self) -> None:
         """Refuse what makes no sense. Raises ValueError."""
@@ -102,6 +108,10 @@ class _Answer:
         self.schema: Schema | None = None
         self.favoured: Names | None = None
         self.heard: HeardPrefix | None = None
+        self.draft: list[int] = []
+        """Tokens read in the last step behind the newest, in the hope that they come next."""
+        self.logits = torch.empty(0)
+        """(1 + drafted, V): what the next tokens are chosen from, as long as the draft is right."""
         self.held = ""
         """Text that may yet be the beginning of a stop text."""
         self.decoded: tuple[int, int] = (0, 0)
@@ -123,8 +133,6 @@ class Generation:
         self.decoder = decoder
         self.prefixes = prefixes if decoder.can_continue else None
         self.answers: list[_Answer] = []
-        self.logits = torch.empty(0)
-        """(B, V): what each answer's next token is chosen from."""
 
     @torch.inference_mode()
     def join(self, row: int, sample: Sample, decoding: Decoding, seed_row: int = 0) -> int:
@@ -154,9 +162,9 @@ class Generation:
         rows_before = len(self.decoder.cache.lens)
         if self.prefixes is not None:
             for place, (answer, read) in enumerate(zip(joining, reads, strict=True)):
-                if answer.decoding.ctc_weight:  # wants its clip's embeddings
-                    continue
                 begin, pairs = self.prefixes.find(answer.names)
+                if answer.decoding.ctc_weight:  # wants its clip's embeddings
+                    begin = min(begin, len(_before_audio(answer.names)))
                 begin = read.skip(begin, self.model.config.audio_token_id)
                 for layer, kept in enumerate(pairs if begin else []):
                     self.decoder.cache.put(layer, rows_before + place, 0, kept[:begin])
@@ -176,24 +184,47 @@ class Generation:
             [read.begin for read in reads],
             [len(read.sample) - read.begin for read in reads],
         )
-        self.logits = torch.cat([self.logits, logits]) if self.answers else logits
+        for answer, own in zip(joining, logits, strict=True):
+            answer.logits = own.unsqueeze(0)
         self.answers += joining
         return num_reused
 
     @torch.inference_mode()
     def step(self) -> list[Chunk]:
-        """Add a token to every answer and return what is new; answers that ended are gone."""
-        tokens = _choose(self.logits, self.answers)
-        chunks = []
-        for answer, token, logits in zip(self.answers, tokens, self.logits, strict=True):
-            chunks.append(_grow(answer, token, logits, self.processor))
-        for place in reversed(range(len(chunks))):
-            if chunks[place].finished:
-                self._drop(place)
+        """Add a token or more to every answer and return what is new; those that ended are gone.
+
+        What a clip's transcript will be is heard before the LLM says it. So such an answer has its
+        next tokens read with the newest, and is given those that it would have chosen anyway.
+        """
+        chunks, ended = [], []
+        tokens = _choose(torch.stack([a.logits[0] for a in self.answers]), self.answers)
+        for place, (answer, token) in enumerate(zip(self.answers, tokens, strict=True)):
+            chunks.append(_grow(answer, token, answer.logits[0], self.processor))
+            for drafted, logits in zip(answer.draft, answer.logits[1:], strict=True):
+                if chunks[-1].finished or answer.ids[-1] != drafted:
+                    break
+                self.decoder.cache.lens[place] += 1
+                token = _choose_one(logits.cpu(), answer)
+                chunks.append(_grow(answer, token, logits, self.processor))
+            if chunks[-1].finished:
+                ended.append(place)
+        for place in reversed(ended):
+            self._drop(place)
         if self.answers:
-            new = torch.tensor([answer.ids[-1] for answer in self.answers])
-            self.logits = self.decoder.step(new.to(self.model.device))
+            self._read_next()
         return chunks
+
+    def _read_next(self) -> None:
+        """Read each answer's newest token, and those drafted behind it."""
+        room = min(DRAFTED, self.decoder.most_tokens // len(self.answers) - 1)
+        for answer in self.answers:
+            answer.draft = answer.heard.draft(room) if answer.heard and room > 0 else []
+        num = 1 + max(len(answer.draft) for answer in self.answers)
+        rows = [[answer.ids[-1], *answer.draft] for answer in self.answers]
+        new = torch.tensor([row + row[:1] * (num - len(row)) for row in rows])
+        logits = self.decoder.step(new.to(self.model.device))
+        for answer, row, own in zip(self.answers, rows, logits, strict=True):
+            answer.logits = own[: len(row)]
 
     @torch.inference_mode()
     def leave(self, row: int) -> None:
@@ -201,9 +232,6 @@ class Generation:
         for place, answer in enumerate(self.answers):
             if answer.row == row:
                 self._drop(place)
-                last = len(self.answers)
-                keep = [last if n == place else n for n in range(last)]
-                self.logits = self.logits[keep]
                 return
 
     def clear(self) -> None:
@@ -215,7 +243,9 @@ class Generation:
         """Take an answer's row out; the last takes its place, in the cache and here."""
         answer = self.answers[place]
         if self.prefixes is not None:
-            self.prefixes.keep(answer.names + answer.ids, self.decoder.cache, place)
+            has_next = answer.decoding.has_next
+            names = answer.names + answer.ids if has_next else _before_audio(answer.names)
+            self.prefixes.keep(names, self.decoder.cache, place)
         self.decoder.cache.drop(place)
         self.answers[place] = self.answers[-1]
         self.answers.pop()
@@ -309,6 +339,11 @@ def _names(sample: Sample, clip_lens: list[int], audio_id: int) -> list[int]:
     return [next(audio) if token == audio_id else token for token in sample.ids]
 
 
+def _before_audio(names: list[int]) -> list[int]:
+    """Return the names of what comes before the first clip."""
+    return names[: next((n for n, name in enumerate(names) if name < 0), len(names))]
+
+
 def _grow(answer: _Answer, token: int, logits: Tensor, processor: SpeechLMProcessor) -> Chunk:
     """Add a token to an answer and return the text that it completes."""
     decoding = answer.decoding
@@ -377,7 +412,7 @@ def _token(
 def _choose(logits: Tensor, answers: Sequence[_Answer]) -> list[int]:
     """Choose the next token of each row from (B, V) logits."""
     if not any(a.decoding.temperature or a.schema or a.favoured or a.heard for a in answers):
-        return logits.argmax(-1).tolist()
+        return logits.max(-1).indices.tolist()  # argmax of bfloat16 takes four times as long
     return [_choose_one(row, answer) for row, answer in zip(logits.cpu(), answers, strict=True)]
 
 

@@ -16,6 +16,32 @@ from torch import Tensor
 
 Lens = tuple[int, ...]
 
+ROUND = 32
+"""Sequences on a CPU are completed to a multiple of this: odd ones are slower in bfloat16."""
+
+
+def rounded(num: int) -> int:
+    """Return the next multiple of `ROUND`."""
+    return -(-num // ROUND) * ROUND
+
+
+def row_size(num: int) -> int:
+    """Return how long a row of `num` is made: eight sizes for each doubling, and few short ones.
+
+    For each new number of rows of a product in bfloat16 oneDNN makes a kernel, half a megabyte, and
+    keeps it.
+    """
+    step = max(ROUND, 1 << max(0, num.bit_length() - 4))
+    return -(-num // step) * step
+
+
+def complete(packed: Tensor, lens: Lens) -> tuple[Tensor, Lens]:
+    """Add a clip of zeros that makes a row of (T, …), and its clips, as long as `row_size` says."""
+    num = row_size(len(packed)) - len(packed)
+    if not num or not packed.is_cpu:
+        return packed, lens
+    return torch.cat([packed, packed.new_zeros(num, *packed.shape[1:])]), (*lens, num)
+
 
 def begins(lens: Sequence[int]) -> Lens:
     """Return where each clip begins in a packed row."""

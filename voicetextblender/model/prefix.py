@@ -9,13 +9,15 @@ Shapes: T audio embeddings of one clip, V vocabulary, C candidates for the next 
 """
 
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
+from itertools import groupby
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from voicetextblender.model.layout import complete
 from voicetextblender.model.modeling import SpeechLM
 
 CTC_DECODING = 0.5
@@ -28,6 +30,10 @@ OF_LLM = 8
 """Tokens that the LLM finds likeliest, which are candidates too."""
 NEVER = -1e4
 """Log-probability of what cannot be heard; finite, so that something can be chosen."""
+LOWEST = -1e30
+"""Score of a transcript that the clip has no room for; finite, so that scores can be compared."""
+ROWS = 8
+"""Embeddings whose logits are looked at together; as many as stay in a processor's cache."""
 
 
 class HeardPrefix:
@@ -39,19 +45,23 @@ class HeardPrefix:
         heard: Tensor,
         blank: int,
         stop_ids: Collection[int],
+        best: Sequence[int] = (),
     ) -> None:
         """Begin with the empty transcript of a clip.
 
         `log_probs` maps (C,) tokens to their (T, C) log-probabilities; `heard` are the tokens that
-        are likely anywhere in the clip.
+        are likely anywhere in the clip, and `best` the likeliest of each embedding.
         """
-        self.log_probs = log_probs
+        self.best = best
+        self.log_probs = lambda tokens: log_probs(tokens).double().numpy()
         self.stops = torch.tensor(sorted(stop_ids))
-        self.others = torch.tensor([blank, *stop_ids])
+        self.silent = {blank, *stop_ids}
         """Tokens that no clip says."""
-        self.heard = heard[~torch.isin(heard, self.others)]
-        self.of_heard = log_probs(self.heard).double()  # (T, C)
-        self.blank = log_probs(torch.tensor([blank]))[:, 0].double().numpy()  # (T,)
+        others = torch.tensor(sorted(self.silent))
+        self.heard = heard[~torch.isin(heard, others)]
+        self.known = torch.cat([others, self.heard])
+        self.of_heard = np.exp(self.log_probs(self.heard))  # (T, C)
+        self.blank = self.log_probs(torch.tensor([blank]))[:, 0]  # (T,)
         # (T,): log-probability that what is heard up to there is the transcript, and ends so.
         self.in_blank = np.cumsum(self.blank)
         self.in_token = np.full(len(self.blank), -np.inf)
@@ -63,61 +73,72 @@ class HeardPrefix:
     def of_clip(cls, model: SpeechLM, embeds: Tensor, stop_ids: Collection[int]) -> "HeardPrefix":
         """Begin with the empty transcript of a clip with (T, E) audio embeddings.
 
-        The whole vocabulary's (T, V) exist for a moment only: 30 s take 74 MB.
+        The whole vocabulary's (T, V) exist for a moment only: 30 s take 37 MB.
         """
         table = model.table
-        embeds = embeds.to(table.dtype)
-        logits = F.linear(embeds, table).float() * model.ctc_scale
-        whole = logits.logsumexp(-1, keepdim=True)  # (T, 1)
-        values, ids = logits.topk(min(PER_FRAME, logits.shape[1]), dim=-1)
-        heard = ids[values - whole > math.log(LEAST)].unique().cpu()
+        row, _ = complete(embeds.to(table.dtype), ())
+        logits = F.linear(row, table)[: len(embeds)]
+        wholes, heard, best = [], [], []
+        for part in logits.split(ROWS):
+            part = part.float() * model.ctc_scale
+            wholes.append(part.logsumexp(-1, keepdim=True))
+            values, ids = part.topk(min(PER_FRAME, part.shape[1]), dim=-1)
+            heard.append(ids[values - wholes[-1] > math.log(LEAST)])
+            best += ids[:, 0].tolist()
+        whole, audio = torch.cat(wholes), embeds.to(table.dtype).float()  # (T, 1), (T, E)
 
         def log_probs(tokens: Tensor) -> Tensor:
-            rows = table[tokens.to(table.device)]
-            return (F.linear(embeds, rows).float() * model.ctc_scale - whole).cpu()
+            rows = table[tokens.to(table.device)].float()
+            return (audio @ rows.T * model.ctc_scale - whole).cpu()
 
-        return cls(log_probs, heard, model.config.audio_token_id, stop_ids)
+        blank = model.config.audio_token_id
+        return cls(log_probs, torch.cat(heard).unique().cpu(), blank, stop_ids, best)
 
     def weigh(self, logits: Tensor, weight: float) -> Tensor:
         """Return (V,) logits of the candidates, where CTC has `weight` and the LLM the rest."""
         of_llm = logits.float().log_softmax(-1)
         likely = of_llm.topk(min(OF_LLM, len(of_llm))).indices
-        likely = likely[~torch.isin(likely, torch.cat([self.others, self.heard]))]
+        likely = likely[~torch.isin(likely, self.known)]
         candidates = torch.cat([self.heard, likely])
-        scores = self._scores(candidates, torch.cat([self.of_heard, self.log_probs(likely)], dim=1))
+        gain = torch.from_numpy(self._gains(candidates, likely)).to(of_llm)
         both = torch.full_like(of_llm, float("-inf"))
-        gain = torch.from_numpy(np.maximum(scores - self.score, NEVER)).to(of_llm)
         both[candidates] = (1 - weight) * of_llm[candidates] + weight * gain
         whole = np.logaddexp(self.in_blank[-1], self.in_token[-1])
         end = max(float(whole) - self.score, NEVER)
         both[self.stops] = (1 - weight) * of_llm[self.stops] + weight * end
         return both
 
+    def draft(self, num: int) -> list[int]:
+        """Guess up to `num` tokens that come next: the likeliest ones behind the last."""
+        at = 0 if self.last is None else int(self.in_token.argmax()) + 1
+        path = [token for token, _ in groupby([self.last, *self.best[at:]])][1:]
+        return [token for token in path if token not in self.silent][:num]
+
     def accept(self, token: int) -> None:
         """Go on behind a token."""
-        heard = self.log_probs(torch.tensor([token]))[:, 0].double().numpy()
+        heard = self.log_probs(torch.tensor([token]))[:, 0]
         before = self._before(token)
-        self.score = float(np.logaddexp.reduce(before + heard))
-        in_token, in_blank = np.full(len(heard), -np.inf), np.full(len(heard), -np.inf)
-        token_score = blank_score = -np.inf
-        for t in range(len(heard)):
-            blank_score = np.logaddexp(blank_score, token_score) + self.blank[t]
-            token_score = np.logaddexp(token_score, before[t]) + heard[t]
-            in_token[t], in_blank[t] = token_score, blank_score
-        self.in_token, self.in_blank, self.last = in_token, in_blank, token
+        self.score = max(float(np.logaddexp.reduce(before + heard)), LOWEST)
+        self.in_token = _stay(before, heard)
+        self.in_blank = _stay(np.concatenate([[-np.inf], self.in_token[:-1]]), self.blank)
+        self.last = token
 
-    def _scores(self, candidates: Tensor, heard: Tensor) -> np.ndarray:
-        """Return (C,): the prefix scores of the transcript with each candidate behind it.
+    def _gains(self, candidates: Tensor, likely: Tensor) -> np.ndarray:
+        """Return (C,): how much likelier each candidate makes what is heard, as log-probabilities.
 
-        `heard` are the candidates' (T, C) log-probabilities.
+        Candidates are the tokens heard and those `likely` to the LLM.
         """
-        before = torch.from_numpy(self._before(None))
-        scores = (before[:, None] + heard).logsumexp(0).numpy()
-        if self.last is not None and self.last in candidates:  # a blank keeps it from its twin
-            place = int((candidates == self.last).nonzero())
-            own = torch.from_numpy(self._before(self.last)) + heard[:, place]
-            scores[place] = float(own.logsumexp(0))
-        return scores
+        before = self._before(None)
+        most = max(before.max(), LOWEST)
+        weights = np.exp(before - most)
+        of_likely = np.exp(self.log_probs(likely))
+        with np.errstate(divide="ignore"):
+            scores = np.log(np.concatenate([weights @ self.of_heard, weights @ of_likely])) + most
+        twin = (candidates == self.last).nonzero() if self.last is not None else ()
+        if len(twin):  # a blank keeps it from its twin
+            own = self.log_probs(torch.tensor([self.last]))[:, 0]
+            scores[int(twin)] = np.logaddexp.reduce(self._before(self.last) + own)
+        return np.maximum(scores - self.score, NEVER)
 
     def _before(self, token: int | None) -> np.ndarray:
         """Return (T,): log-probability that the prefix is whole before each embedding."""
@@ -126,3 +147,12 @@ class HeardPrefix:
             whole = np.logaddexp(whole, self.in_token)
         first = 0.0 if self.last is None else -np.inf  # only nothing is whole before all
         return np.concatenate([[first], whole[:-1]])
+
+
+def _stay(enter: np.ndarray, stay: np.ndarray) -> np.ndarray:
+    """Return (T,): log-probability of being in a state that is entered before an embedding.
+
+    `enter` (T,) is that of entering it there, `stay` (T,) that of its sound at each embedding.
+    """
+    through = np.cumsum(stay)
+    return through + np.logaddexp.accumulate(enter - through + stay)

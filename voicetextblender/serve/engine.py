@@ -5,7 +5,6 @@ end, run out of time or are given up. Whoever asks gets an iterator of chunks.
 """
 
 import ctypes
-import os
 import sys
 import threading
 import time
@@ -21,7 +20,7 @@ from voicetextblender.batch import Sample
 from voicetextblender.chat import Conversation
 from voicetextblender.model.cache import PrefixCache
 from voicetextblender.model.constrain import check_schema
-from voicetextblender.model.decode import build_decoder
+from voicetextblender.model.decode import build_decoder, merge_encoder
 from voicetextblender.model.generate import Chunk, Decoding, Generation
 from voicetextblender.model.modeling import SpeechLM
 from voicetextblender.model.processing import SpeechLMProcessor
@@ -142,9 +141,8 @@ class Engine:
         settings: EngineConfig = EngineConfig(),
         name: str = "voicetextblender",
     ) -> None:
-        """Lay out the weights and start the thread."""
-        # oneDNN keeps what it made for each length that it met, about a megabyte, 1,024 times.
-        os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")
+        """Lay out the weights and start the thread; from then on `model` is for use alone."""
+        merge_encoder(model)
         self.model = model
         self.processor = processor
         self.settings = settings

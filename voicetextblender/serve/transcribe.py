@@ -142,6 +142,7 @@ def _ask(engine: Engine, piece: Piece, instruction: str, task: Task, patient: bo
         num_logprobs=0,
         names=task.names,
         ctc_weight=0.0 if task.target else engine.model.config.ctc_decoding,
+        has_next=False,
     )
     while True:
         try:
