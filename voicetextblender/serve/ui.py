@@ -412,7 +412,7 @@ def launch(page: Page, host: str, port: int | None, **options: Any) -> gr.Blocks
         server_port=port,
         i18n=gr.I18n(en=in_language(0), ko=in_language(1)),
         theme=theme(),
-        css=CSS,
+        css_paths=Path(__file__).with_name("ui.css"),
         head=HEAD,
         footer_links=["settings"],
         run_history=False,
@@ -447,25 +447,3 @@ def theme() -> Base:
 
 
 HEAD = "<script>document.documentElement.lang = navigator.language.slice(0, 2)</script>"
-CSS = """
-.gradio-container, .gradio-container > main { width: 100%; max-width: 1040px !important;
-  margin: 0 auto !important; }
-#head { padding: 0; }
-#head header { display: flex; align-items: baseline; gap: 12px; flex-wrap: wrap; }
-#head h1 { font-size: 22px; font-weight: 650; letter-spacing: -.01em; margin: 0; }
-#head p { margin: 0; color: var(--body-text-color-subdued); }
-#chat .message { font-size: 16px; line-height: 1.55; color: var(--body-text-color); }
-#chat [aria-label="Share"] { display: none; }
-#message textarea { font-size: 16px; outline: none !important; }
-#message:focus-within { border-color: var(--color-accent);
-  box-shadow: 0 0 0 1px var(--color-accent); }
-#transcript textarea, .lane textarea { font-size: 16px; line-height: 1.6; }
-.quiet p { color: var(--body-text-color-subdued); }
-table, td, th { font-family: inherit !important; }
-:focus-visible { outline: 3px solid var(--color-accent) !important; outline-offset: 2px; }
-@media (prefers-contrast: more) {
-  .gradio-container { --body-text-color-subdued: var(--body-text-color);
-    --block-label-text-color: var(--body-text-color); --border-color-primary: currentColor; }
-}
-@media (prefers-reduced-motion: reduce) { * { animation: none !important; } }
-"""
