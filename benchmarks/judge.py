@@ -1,6 +1,8 @@
 """How far judges agree with 60 answers that were labelled by hand (data/eval/judged.jsonl).
 
 python benchmarks/judge.py qwen2.5-0.5b qwen2.5-1.5b http://localhost:8000/v1#MODEL
+
+What was judged is kept in runs/judged, so a run that was stopped goes on.
 """
 
 import sys
@@ -14,7 +16,8 @@ from voicetextblender.data.records import Records
 from voicetextblender.eval.judge import DIGEST, Case, preferences, verdicts
 from voicetextblender.eval.suite import asked_in_writing, reference
 
-LABELLED = Path(__file__).parent.parent / "data/eval/judged.jsonl"
+ROOT = Path(__file__).parent.parent
+LABELLED, KEPT = ROOT / "data/eval/judged.jsonl", ROOT / "runs/judged"
 
 
 def main() -> None:
@@ -28,10 +31,13 @@ def main() -> None:
         for (good, is_right), (bad, is_other) in product(zip(cases, right, strict=True), repeat=2)
         if good.question == bad.question and is_right and not is_other
     ]
-    print(f"{len(items)} answers, {right.mean():.0%} right; {len(pairs)} pairs; prompt {DIGEST}")
+    print(
+        f"{len(items)} answers, {right.mean():.0%} right; {len(pairs)} pairs; prompt {DIGEST}",
+        flush=True,
+    )
     for name in sys.argv[1:]:
         began = time.perf_counter()
-        found = verdicts(name, cases, None)
+        found = verdicts(name, cases, KEPT)
         read = np.array([one is not None for one in found])
         said = np.array([one.correct for one in found if one])
         length = np.array([one.redundancy for one in found if one])
@@ -45,7 +51,7 @@ def main() -> None:
         wrong = [i.id for i, one, of in zip(items, found, right, strict=True)
                  if one and one.correct != of]  # fmt: skip
         print(f"  judged otherwise than by hand: {' '.join(wrong)}")
-        preferred = [one for one in preferences(name, pairs, None) if one is not None]
+        preferred = [one for one in preferences(name, pairs, KEPT) if one is not None]
         shares = [f"{preferred.count(n) / len(preferred):.0%}" for n in (1, -1, 0)]
         print(
             f"  {len(preferred)} pairs of a right and a wrong answer, in both orders: prefers the "

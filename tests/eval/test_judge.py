@@ -1,5 +1,6 @@
 import json
 import threading
+from contextlib import ExitStack
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -86,6 +87,27 @@ def test_an_answer_that_cannot_be_judged_is_counted_and_not_scored(service, tmp_
     values = {m.name: estimate(m).value for m in metrics}
     assert values == {"correct": 1.0, "redundancy": 1.0, "unjudged": 0.5}
     assert metrics[0].scored_with == f"judge {service.url}, prompt {DIGEST}"
+
+
+def test_judging_that_was_stopped_goes_on_where_it_was(monkeypatch, tmp_path):
+    class FakeJudge:
+        asked = 0
+
+        def judge(self, chats, form):
+            self.asked += len(chats)
+            if self.asked == 2:
+                raise KeyboardInterrupt
+            return [form(correct=1, redundancy=1)] * len(chats)
+
+    monkeypatch.setattr("voicetextblender.eval.judge._AT_ONCE", 1)
+    for judge, ends in (
+        (FakeJudge(), pytest.raises(KeyboardInterrupt)),
+        (FakeJudge(), ExitStack()),
+    ):
+        monkeypatch.setattr("voicetextblender.eval.judge.load_judge", lambda name, of=judge: of)
+        with ends:
+            verdicts("fake", CASES, tmp_path)
+    assert judge.asked == 1
 
 
 def test_an_answer_is_preferred_only_where_both_orders_agree(service, tmp_path):

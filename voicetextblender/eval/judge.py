@@ -28,6 +28,8 @@ from voicetextblender.prompt import Prompter
 from voicetextblender.synth.remote import is_url
 from voicetextblender.synth.writers import Chat, Sampling, load_writer, write_json
 
+_AT_ONCE = 16
+
 
 @dataclass(frozen=True, slots=True)
 class Case:
@@ -200,9 +202,11 @@ def _judged(
             record = json.loads(line)
             known[record.pop("asked")] = form.model_validate(record)
     keys = [_digest(*(turn.text for turn in chat)) for chat in chats]
-    if todo := {key: chat for key, chat in zip(keys, chats, strict=True) if key not in known}:
-        found = load_judge(name).judge(list(todo.values()), form)
-        new = {key: one for key, one in zip(todo, found, strict=True) if one is not None}
+    todo = {key: chat for key, chat in zip(keys, chats, strict=True) if key not in known}
+    for first in range(0, len(todo), _AT_ONCE):  # killed, no more is lost than these
+        some = [*todo][first : first + _AT_ONCE]
+        found = load_judge(name).judge([todo[key] for key in some], form)
+        new = {key: one for key, one in zip(some, found, strict=True) if one is not None}
         known |= new
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
