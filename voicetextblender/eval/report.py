@@ -81,18 +81,16 @@ def header(run: Run) -> Html:
 def verdict(run: Run) -> list[str]:
     """Return the sentences that matter most, for what was measured."""
     sentences = []
-    for of in run.sets("real", "synthetic").values():
-        ours = run.row(of, "ours")
-        if of.seen or ours is None or of.metric != "wer":
-            continue
-        sentence = (
-            f"{of.speech.capitalize()} speech that it never heard before ({of.set}): "
-            f"{100 * ours.value:.0f} errors per 100 words "
-            f"(95 % interval {100 * ours.low:.0f} to {100 * ours.high:.0f})"
-        )
-        if (whisper := run.row(of, "whisper")) is not None:
-            sentence += f"; Whisper's own decoder makes {100 * whisper.value:.0f}"
-        sentences.append(sentence + ".")
+    for kind in ("real", "synthetic"):
+        rates = []
+        for of in run.sets(kind).values():
+            ours, whisper = run.row(of, "ours"), run.row(of, "whisper")
+            if not of.seen and ours is not None and of.metric == "wer":
+                beside = f" (Whisper's decoder {100 * whisper.value:.0f})" if whisper else ""
+                rates.append(f"{100 * ours.value:.0f} on {of.set}{beside}")
+        if rates:
+            words = f"Errors in 100 words of {kind} speech that it never heard before"
+            sentences.append(f"{words}: {', '.join(rates)}.")
     sentences += aloud(run)
     for of in run.sets("none").values():
         base, change = run.row(of, "base"), run.row(of, "ours", against="base")
