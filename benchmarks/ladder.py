@@ -32,6 +32,7 @@ from train import (
 )
 
 from voicetextblender.batch import Batch, collate
+from voicetextblender.model import attention
 from voicetextblender.train.frames import FrameCache
 from voicetextblender.train.loop import Run
 
@@ -81,6 +82,14 @@ def cached(run: Run, folder: str):
     run.objective = objective
 
 
+@contextmanager
+def fused_attention():
+    """Let PyTorch's own attention be used in training on a CPU, too."""
+    limit, attention.MATMUL_LIMIT = attention.MATMUL_LIMIT, 0
+    yield
+    attention.MATMUL_LIMIT = limit
+
+
 def variants(run: Run, exact: Run, folder: str) -> dict[str, Callable[[list[Item]], None]]:
     """Return what trains once over a workload, by name."""
 
@@ -90,6 +99,10 @@ def variants(run: Run, exact: Run, folder: str) -> dict[str, Callable[[list[Item
 
     def with_cache(items: list[Item]) -> None:
         with cached(run, folder):
+            train_ours(run, packed_rows(items))
+
+    def with_fused_attention(items: list[Item]) -> None:
+        with fused_attention():
             train_ours(run, packed_rows(items))
 
     return {
@@ -102,6 +115,7 @@ def variants(run: Run, exact: Run, folder: str) -> dict[str, Callable[[list[Item
         "head on all, logits kept": lambda items: train_naively(run, packed_rows(items)),
         "float32": lambda items: train_ours(exact, packed_rows(items)),
         "gradients for what is frozen": with_all_gradients,
+        "PyTorch's fused attention": with_fused_attention,
         "frame cache added": with_cache,
     }
 

@@ -118,13 +118,15 @@ def plan() -> None:
 
 def encoder_padding(rows: list[list[int]]) -> float:
     """Return the share of padding in the groups of clips that go through Parakeet together."""
-    from voicetextblender.model.encoder import alike
+    from voicetextblender.model.encoder import MOST_PADDING, alike
 
     real = total = 0
     for frames in rows:
         clips = [n for n in frames if n]
         real += sum(clips)
-        total += sum(len(group) * max(clips[n] for n in group) for group in alike(tuple(clips)))
+        total += sum(
+            len(group) * max(clips[n] for n in group) for group in alike(tuple(clips), MOST_PADDING)
+        )
     return 1 - real / total
 
 

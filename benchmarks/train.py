@@ -128,6 +128,7 @@ def our_run(layers: int, precision: str = "bf16") -> Run:
         encoder_attention_heads=8,
         encoder_ffn_dim=2048,
         decoder_layers=1,
+        decoder_attention_heads=8,
     )
     with tempfile.TemporaryDirectory() as folder:
         for name, part in {
