@@ -10,7 +10,7 @@ import gzip
 import random
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from sentences import HeldOut, held_out_texts
@@ -87,27 +87,34 @@ PER_THING = 12  # questions by rule
 MOST_SENTENCES = 2500  # most of which one needs to have been there to answer
 
 
-def of_chats(path: Path) -> Iterator[str]:
+RULES = {"license": "Apache-2.0", "source": "recipes/data/questions.py"}
+SENTENCES = {"license": "CC-BY-2.0-FR", "source": "Tatoeba"}
+Question = tuple[str, Mapping[str, object]]  # and where it is from
+
+
+def of_chats(path: Path) -> Iterator[Question]:
     """Yield the first turns that can be spoken as they stand."""
     for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
-        text = parse_line(line, f"{path}:{number}").messages[0].text.strip()
+        chat = parse_line(line, f"{path}:{number}")
+        text = chat.messages[0].text.strip()
         if "\n" not in text and not re.search(r"[<>{}\[\]|=_*#`/]|https?:|\d{4}", text):
-            yield text
+            yield text, chat.meta
 
 
-def by_rule(rng: random.Random) -> Iterator[str]:
+def by_rule(rng: random.Random) -> Iterator[Question]:
     things = " ".join(THINGS.split()).split(", ")
     for thing in things:
         for wording in rng.sample(ABOUT, PER_THING - 2):
-            yield wording.format(thing)
+            yield wording.format(thing), RULES
         for wording in rng.sample(BETWEEN, 2):
-            yield wording.format(thing, rng.choice([other for other in things if other != thing]))
+            other = rng.choice([other for other in things if other != thing])
+            yield wording.format(thing, other), RULES
 
 
-def of_sentences(path: Path) -> list[str]:
+def of_sentences(path: Path) -> list[Question]:
     lines = gzip.decompress(path.read_bytes()).decode().splitlines()
     asked = [line for line in lines if ASKS.match(line) and len(line.split()) > 5]
-    return asked[:MOST_SENTENCES]
+    return [(line, SENTENCES) for line in asked[:MOST_SENTENCES]]
 
 
 def typed_texts(path: Path) -> Iterator[str]:
@@ -121,21 +128,21 @@ def typed_texts(path: Path) -> Iterator[str]:
 def main(chats: Path, text: Path, out: Path, *held_out_paths: Path) -> None:
     rng = random.Random(0)
     held_out = HeldOut(said for path in held_out_paths for said in typed_texts(path))
-    found: dict[str, str] = {}
+    found: dict[str, Question] = {}
     counts = []
     for kind in (of_chats(chats), by_rule(rng), of_sentences(text)):
         before = len(found)
-        for question in kind:
+        for question, meta in kind:
             if FEWEST <= len(question.split()) <= MOST and not held_out.has(question):
-                found.setdefault(normalise(question), question)
+                found.setdefault(normalise(question), (question, meta))
         counts.append(len(found) - before)
     questions = list(found.values())
     rng.shuffle(questions)
     lines = []
-    for number, question in enumerate(questions):
+    for number, (question, meta) in enumerate(questions):
         if rng.random() < SHARE_BRIEF:
             question = f"{question} {rng.choice(BRIEFLY)}"
-        asked = Conversation(f"question-{number:05d}", (user(question),), "text", "en")
+        asked = Conversation(f"question-{number:05d}", (user(question),), "text", "en", meta)
         lines.append(to_line(asked) + "\n")
     out.write_text("".join(lines), encoding="utf-8")
     print(f"{out}: {len(lines)} questions: {counts} of chats, by rule and of sentences")

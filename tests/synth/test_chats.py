@@ -45,11 +45,15 @@ def test_a_writer_asks_and_answers_itself_in_turn(tmp_path, llm):
 def test_given_prompts_begin_the_chats(tmp_path, llm):
     llm.reply = converse
     prompts = tuple(
-        Conversation(str(n), (user(f"Prompt {n}"), assistant("Old answer."))) for n in range(3)
+        Conversation(
+            str(n), (user(f"Prompt {n}"), assistant("Old answer.")), meta={"license": "CC0-1.0"}
+        )
+        for n in range(3)
     )
     found, _ = made(Chats(llm.name, 100, prompts), tmp_path)
     assert [chat["messages"][0]["content"] for chat in found] == [f"Prompt {n}" for n in range(3)]
     assert found[0]["messages"][1]["content"] == "You asked: Prompt 0"
+    assert found[0]["meta"] == {"license": "CC0-1.0", "writer": llm.name, "synthetic": True}
 
 
 def test_an_answer_may_have_so_many_tokens_and_a_given_prompt_is_answered_once(tmp_path, llm):

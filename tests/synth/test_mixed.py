@@ -111,7 +111,7 @@ def test_the_typed_twin_is_the_conversation_it_was_made_from(tmp_path):
     found = made(Mixed(chats, Speakers(voices), variants=20), tmp_path)
     assert len(found) == 40
     for conversation in found:
-        source = chats[0] if conversation.meta["source"] == "c" else chats[1]
+        source = chats[0] if conversation.meta["made_from"] == "c" else chats[1]
         assert conversation.clips and conversation.task == "mixed"
         for turn, old in zip(conversation.typed().messages, source.messages, strict=True):
             assert turn.role == old.role and turn.text.split() == old.text.split()
@@ -120,7 +120,7 @@ def test_the_typed_twin_is_the_conversation_it_was_made_from(tmp_path):
             assert clip.duration == pytest.approx(len(samples) / 16_000, abs=0.002)
         assert conversation.meta["voice"] in (*voices, "several")
         assert len(conversation.meta["voices"]) == len(conversation.clips)
-    assert {c.meta["license"] for c in found if c.meta["source"] == "c"} == {"Apache-2.0"}
+    assert {c.meta["license"] for c in found if c.meta["made_from"] == "c"} == {"Apache-2.0"}
     assert {c.meta["voice"] for c in found} == {*voices, "several"}
     assert {c.meta["form"] for c in found} == set(FORMS)
 
@@ -146,6 +146,7 @@ def test_what_is_heard_otherwise_is_dropped_and_conditions_do_not_matter_to_it(
     plan = Mixed((CHAT,), Speakers(("espeak:en",), check="deaf", augment=1.0), variants=30)
     found = made(plan, tmp_path, max_drop=1)
     assert {clip.text for c in found for clip in c.clips} == {"Wake me at six."}
+    assert all("gain_db" in each for c in found for each in c.meta["conditions"])
 
 
 def test_conversations_with_nothing_to_say_are_left_out():

@@ -71,12 +71,12 @@ def test_every_kind_of_question_is_made_and_refers_to_the_clip_where_it_lies(tmp
     found, told = made(Sqa(CLIPS, llm.name, per_clip=6), tmp_path)
     kinds = [conversation.meta["kind"] for conversation in found]
     assert set(kinds) == set(KINDS)
-    by_clip = {(c.meta["source"], c.meta["kind"]) for c in found}
+    by_clip = {(c.meta["made_from"], c.meta["kind"]) for c in found}
     assert len(by_clip) == len(found)  # the kinds of one clip's questions differ
     assert told["made"] == {kind: kinds.count(kind) for kind in sorted(set(kinds))}
     for conversation in found:
         (audio,) = conversation.clips
-        n = int(conversation.meta["source"][-1])
+        n = int(conversation.meta["made_from"][-1])
         assert audio.audio == str(tmp_path / f"{n}.wav") and ANIMALS[n] in audio.text
         question, answer = (turn.text for turn in conversation.messages)
         match conversation.meta["kind"]:

@@ -81,7 +81,8 @@ class Chats:
                     elif not is_asking:  # what went before is whole, and is kept
                         chats[item] = chats[item][:-1]
         for item, turns in chats.items():
-            meta = {"writer": self.writer, "synthetic": True}
+            asked = self.prompts[item].meta if self.prompts else {}
+            meta = {**asked, "writer": self.writer, "synthetic": True}
             yield item, Made(Conversation(f"chat-{item:06d}", turns, "text", self.lang, meta))
 
     def _growing(

@@ -15,6 +15,7 @@ import numpy as np
 from voicetextblender.audio import SAMPLE_RATE
 from voicetextblender.chat import Audio, Conversation, Part, Text, Turn
 from voicetextblender.seeding import one_of, seeded
+from voicetextblender.synth.augment import Meta
 from voicetextblender.synth.plan import in_groups
 from voicetextblender.synth.shards import PER_SHARD, Dropped, Made, Speech, shard_name
 from voicetextblender.synth.speakers import Speakers, draw_warp
@@ -90,6 +91,7 @@ class Mixed:
         has_several_voices = random.random() < 1 / 3
         warp = draw_warp(self.speakers.warp, random)
         voices: list[str] = []
+        conditions: list[Meta | None] = []
         clips: list[Speech] = []
         plain: list[np.ndarray] = []
         turns: list[Turn] = []
@@ -104,18 +106,22 @@ class Mixed:
                 duration = len(heard) / SAMPLE_RATE
                 if duration > _LONGEST_S:
                     raise ValueError(f"{said!r} takes more than {_LONGEST_S:.0f} s")
-                samples, _ = self.speakers.put_in_conditions(heard, random)
+                samples, done_to_it = self.speakers.put_in_conditions(heard, random)
                 spoken = Speech(f"{item:06d}-{len(clips)}.flac", samples, SAMPLE_RATE)
                 audio = f"{shard_name(item // PER_SHARD)}.tar#{spoken.name}"
                 parts += [Text(text[done:start])] if text[done:start] else []
                 parts.append(Audio(audio, duration=round(duration, 3), text=said))
                 voices.append(voice)
+                conditions.append(done_to_it)
                 clips.append(spoken)
                 plain.append(heard)
                 done = stop
             parts += [Text(text[done:])] if text[done:].strip() else []
             turns.append(Turn(turn.role, tuple(parts)))
-        meta = {**chat.meta, "source": chat.id, "form": form, "synthetic": True, "voices": voices}
+        made_as = {"made_from": chat.id, "form": form, "synthetic": True, "voices": voices}
+        meta: dict[str, object] = {**chat.meta, **made_as}
+        if any(conditions):
+            meta["conditions"] = conditions
         meta["voice"] = voices[0] if len(set(voices)) == 1 else "several"
         made = Conversation(f"mixed-{item:06d}", tuple(turns), "mixed", self.speakers.lang, meta)
         return Made(made, tuple(clips)), plain

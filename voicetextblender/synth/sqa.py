@@ -246,7 +246,7 @@ class Sqa:
         clip = source.clips[0]
         parts = (question, clip) if random.random() < 0.7 else (clip, question)
         writer = self.distil if kind == "distilled" else self.writer
-        meta = {**source.meta, "kind": kind, "writer": writer, "source": source.id}
+        meta = {**source.meta, "kind": kind, "writer": writer, "made_from": source.id}
         turns = (user(*parts), assistant(answer))
         return Made(Conversation(f"sqa-{item:06d}", turns, "sqa", source.lang, meta))
 
