@@ -8,7 +8,8 @@ There, in the checkout's root, with one piece at a time copied in as .carry/piec
     python3 recipes/nano_gpu.py do COMMAND    run a command with everything on its paths
     python3 recipes/nano_gpu.py bring OUT     the model in bfloat16 and the log, in small files
 Here again:
-    python recipes/nano_gpu.py unite FILES models/nano
+    python recipes/nano_gpu.py unite FILES runs/second
+    python recipes/nano_gpu.py mean models/nano runs/second runs/mean
 """
 
 import os
@@ -111,6 +112,18 @@ def unite(files: Path, out: Path) -> None:
     (out.parent / "nano").rename(out)  # to itself, as a rule
 
 
+def mean(first: Path, second: Path, out: Path) -> None:
+    """Write the mean of a model and of what it became in another run (Wortsman et al. 2022)."""
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(second, out)
+    for file in out.rglob("*.safetensors"):
+        one, other = (load_file(folder / file.relative_to(out)) for folder in (first, second))
+        halves = {name: ((one[name].float() + other[name].float()) / 2) for name in one}
+        tensors = {name: tensor.bfloat16().contiguous() for name, tensor in halves.items()}
+        save_file(tensors, file, metadata={"format": "pt"})
+
+
 def _copy(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copy(source, target)
@@ -120,4 +133,5 @@ if __name__ == "__main__":
     verb, *words = sys.argv[1:]
     if verb == "do":
         do(words)
-    {"tools": tools, "land": land, "bring": bring, "unite": unite}[verb](*map(Path, words))
+    verbs = {"tools": tools, "land": land, "bring": bring, "unite": unite, "mean": mean}
+    verbs[verb](*map(Path, words))
