@@ -148,7 +148,8 @@ def _rows_of(of: EvalSet, asked: Mapping[str, Answers]) -> list[Score]:
                 rows.append(row(metric, value, places, by=by, group=group, verdict=verdict))
         for other in (name for name in asked if name != system):
             for metric, theirs in zip(found[system], found[other], strict=True):
-                gap, is_kept = difference(metric, theirs), of.speech == "none" and other == "base"
+                gap = difference(metric, theirs)
+                is_kept = of.speech == "none" and (system, other) == ("ours", "base")
                 verdict = judged(gap, metric, estimate(theirs).value) if is_kept else None
                 rows.append(row(metric, gap, whole, against=other, verdict=verdict))
                 right = [place for place in whole if theirs.sums[place, 0]]
