@@ -9,7 +9,6 @@ knows nothing of models: the caller says how a conversation becomes a sample.
 import multiprocessing
 import signal
 import sys
-import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
@@ -35,6 +34,8 @@ Encode = Callable[[Conversation, str, int], Sample | None]
 """Makes a sample from a conversation, its source's name, and the number of its draw, or None if
 there is nothing in it for this stream."""
 
+Start = Literal["fork", "forkserver"]
+
 MAX_BROKEN_IN_A_ROW = 100
 """Draws that may fail one after the other, however many broken ones are allowed in all."""
 AHEAD = 8
@@ -43,7 +44,6 @@ AHEAD_STEPS = 2
 """Steps that wait to be used."""
 LOOK_S = 2.0
 """How often processes that wait for each other look whether the other is still there."""
-LINGER_S = 5.0
 WORKER_KILLED = "a data worker was killed, perhaps for want of memory; lower train.workers"
 
 
@@ -154,11 +154,11 @@ class Loader:
         }
         return self._steps_ahead(at) if ahead else self._steps(at)
 
-    def _steps(self, at: Mapping[int, Place]) -> Generator[Step]:
+    def _steps(self, at: Mapping[int, Place], start: Start = "forkserver") -> Generator[Step]:
         with ExitStack() as stack:
             workers = None
             if self.workers:
-                workers = _workers(self.draws, self.workers)
+                workers = _workers(self.draws, self.workers, start)
                 stack.callback(workers.shutdown, cancel_futures=True)
             lanes = {lane: self._lane(place, workers) for lane, place in at.items()}
             while True:
@@ -227,13 +227,15 @@ def _make_steps(loader: Loader, at: Mapping[int, Place], made: Queue) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     made.cancel_join_thread()
     torch.set_num_threads(1)
-    with closing(loader._steps(at)) as steps:
+    with closing(loader._steps(at, "fork")) as steps:  # nothing runs here but this
         try:
             for step in steps:
                 _put(made, (step, loader.broken, loader.too_long))
         except ValueError as error:
             _put(made, error)
-            time.sleep(LINGER_S)  # it is sent by a thread
+            # Steps before it wait to be fetched from here; the parent terminates who failed.
+            if (parent := multiprocessing.parent_process()) is not None:
+                parent.join()
 
 
 def _put(made: Queue, item: object) -> None:
@@ -264,16 +266,14 @@ def _received(made: Queue, maker: BaseProcess) -> tuple[Step, dict[str, str], di
 _draws: Draws
 
 
-def _workers(draws: Draws, num: int) -> ProcessPoolExecutor:
-    """Start processes that make samples; they are forked from a clean one.
+def _workers(draws: Draws, num: int, start: Start) -> ProcessPoolExecutor:
+    """Start processes that make samples.
 
-    That is the one that makes steps, which has all it needs, or else a server, since this one may
-    have threads and a GPU.
+    They are forked from a server, as this process may have threads and a GPU; one that has neither
+    is forked itself, at once.
     """
-    if multiprocessing.parent_process() is not None:
-        context = multiprocessing.get_context("fork")
-    else:
-        context = multiprocessing.get_context("forkserver")
+    context = multiprocessing.get_context(start)
+    if start == "forkserver":
         context.set_forkserver_preload([draws.encode.__module__])  # imported once, not by each
     return ProcessPoolExecutor(num, context, initializer=_begin, initargs=(draws,))
 
