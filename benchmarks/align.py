@@ -68,7 +68,7 @@ def frames_of(folder: str, model: SpeechLM, processor: SpeechLMProcessor, most: 
         features = sample.features[0].to(model.dtype)
         with torch.no_grad():
             frames, _ = model.encoder(features, (len(features),))
-        clips.append((frames.float(), sample.ctc_targets[0]))
+        clips.append((frames.float(), sample.ctc_targets[0] or []))
     return clips
 
 
@@ -101,8 +101,7 @@ def train(variant: Variant, model: SpeechLM, clips: Sequence[Clip], steps: int, 
             loss, num_targets = ctc_loss(
                 embeds,
                 lens,
-                torch.tensor([token for _, ids in chosen for token in ids]),
-                [len(ids) for _, ids in chosen],
+                [torch.tensor(ids) for _, ids in chosen],
                 model.table,
                 model.config.audio_token_id,
                 torch.randint(len(model.table), (variant.negatives,)),

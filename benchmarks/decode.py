@@ -1,6 +1,7 @@
 """Decoding speed: ours, transformers' `generate`, and the bound of reading every weight once.
 
     python benchmarks/decode.py --threads 1
+    python benchmarks/decode.py --threads 2 --vllm .venv-vllm/bin/python       (make vllm)
     python benchmarks/decode.py --tokens 8 --rounds 1 --rows 1 --dtypes bfloat16     to try it
 
 All in one run, by turns, on one model without its audio side; of each the median, as a ratio to
@@ -9,9 +10,13 @@ it takes, which others on the machine change little; several threads by the cloc
 """
 
 import argparse
+import os
 import statistics
+import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -84,6 +89,35 @@ def bound(model: SpeechLM, rows: int, new: int) -> Callable[[], float]:
     return run
 
 
+@contextmanager
+def vllm(python: str, llm: str, dtype: str, rows: int, new: int) -> Iterator[Callable[[], float]]:
+    """Give the same for vLLM, which runs in an environment and a process of its own."""
+    threads = torch.get_num_threads()
+    settings = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_LOGGING_LEVEL": "ERROR"}
+    settings["VLLM_CPU_OMP_THREADS_BIND"] = f"0-{threads - 1}"
+    numbers = map(str, (rows, PROMPT, new))
+    child = subprocess.Popen(
+        [python, str(Path(__file__).with_name("vllm_decode.py")), resolve(llm), dtype, *numbers],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | settings,
+    )
+    assert child.stdin and child.stdout
+    ask, answer = child.stdin, child.stdout
+    if answer.readline() != "\n":
+        raise RuntimeError(f"vLLM did not start; see above (process ended with {child.wait()})")
+
+    def run() -> float:
+        ask.write("\n")
+        ask.flush()
+        return float(answer.readline())
+
+    yield run
+    ask.close()
+    child.wait()
+
+
 @torch.inference_mode()
 def main() -> None:
     """Measure and print."""
@@ -93,13 +127,16 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=48)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--rows", type=int, nargs="*", default=[1, 8])
+    parser.add_argument("--vllm", metavar="PYTHON", help="Python of an environment with vLLM.")
     parser.add_argument("--dtypes", nargs="*", default=["float32", "bfloat16"])
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     settings = ModelConfig.model_validate({"llm": args.llm, "train": {"llm": "frozen"}})
     print(f"{args.llm}, {args.threads} thread(s), {PROMPT} + {args.tokens} tokens.\n")
-    print("| precision, rows | generate, tokens/s | module | lean | int8 | every weight once |")
-    print("| --- | --- | --- | --- | --- | --- |", flush=True)
+    columns = ["precision, rows", "generate, tokens/s", "module", "lean", "int8"]
+    columns += ["every weight once", *(["vLLM"] if args.vllm else [])]
+    print(f"| {' | '.join(columns)} |")
+    print(f"| {' | '.join('---' for _ in columns)} |", flush=True)
     for name in args.dtypes:
         dtype = getattr(torch, name)
         model = SpeechLM.from_parts(settings, 0, dtype).eval()
@@ -116,6 +153,12 @@ def main() -> None:
                 for way, run in ways.items():
                     found[way].append(run())
             speeds = {way: statistics.median(values) for way, values in found.items()}
+            if args.vllm:
+                with vllm(args.vllm, args.llm, name, rows, args.tokens) as run:
+                    # By turns with generate alone: a process beside all would take their memory.
+                    pairs = [(ways["generate"](), run()) for _ in range(args.rounds)]
+                ratio = statistics.median(own / other for other, own in pairs)
+                speeds["vllm"] = ratio * speeds["generate"]
             base = speeds.pop("generate")
             ratios = [f"{speed / base:.2f} ×" for speed in speeds.values()]
             print(f"| {name}, {rows} | {base:.1f} | {' | '.join(ratios)} |", flush=True)

@@ -1,6 +1,7 @@
 """The server under load: clients that stream answers to spoken questions, all at once.
 
     python benchmarks/serve.py --model models/nano
+    python benchmarks/serve.py --tokens 96 --ask "Tell a long story about it."      long answers
     python benchmarks/serve.py --requests 8 --tokens 8 --disconnects 40     a minute, to try it
 
 Starts `vtb serve` twice, with and without continuous batching, and lets 1, 8 and 32 clients ask by
@@ -54,14 +55,16 @@ def get(path: str) -> str:
     return connection.getresponse().read().decode()
 
 
-def ask(clip: Path, tokens: int, break_off: float = math.inf) -> tuple[float, float, int] | None:
+def ask(
+    clip: Path, tokens: int, text: str, break_off: float = math.inf
+) -> tuple[float, float, int] | None:
     """Stream an answer; return seconds to its first text and to its end, and its events.
 
     None if the server was busy or if the client broke off after that share of the events.
     """
     data = base64.b64encode(clip.read_bytes()).decode()
     parts = [
-        {"type": "text", "text": "Transcribe the content to English."},
+        {"type": "text", "text": text},
         {"type": "input_audio", "input_audio": {"data": data, "format": "opus"}},
     ]
     body = {"messages": [{"role": "user", "content": parts}], "max_tokens": tokens, "stream": True}
@@ -86,14 +89,14 @@ def ask(clip: Path, tokens: int, break_off: float = math.inf) -> tuple[float, fl
     return first or time.perf_counter() - began, time.perf_counter() - began, num
 
 
-def load(clients: int, requests: int, tokens: int) -> str:
+def load(clients: int, requests: int, tokens: int, text: str) -> str:
     """Let `clients` ask `requests` questions in all; return a row of the table."""
     waiting = list(range(requests))
     seen: list[tuple[float, float, int]] = []
 
     def client() -> None:
         while waiting:
-            if answered := ask(CLIPS[waiting.pop() % len(CLIPS)], tokens):
+            if answered := ask(CLIPS[waiting.pop() % len(CLIPS)], tokens, text):
                 seen.append(answered)
 
     began = time.perf_counter()
@@ -101,12 +104,13 @@ def load(clients: int, requests: int, tokens: int) -> str:
     seconds = time.perf_counter() - began
     firsts, ends = sorted(s[0] for s in seen), sorted(s[1] for s in seen)
     times = [f"{at(of, 0.5):.2f}, {at(of, 0.99):.2f}" for of in (firsts, ends)]
-    return f"{clients} | {len(seen) / seconds:.2f} | {' | '.join(times)} |"
+    rates = f"{len(seen) / seconds:.2f} | {sum(s[2] for s in seen) / seconds:.0f}"
+    return f"{clients} | {rates} | {' | '.join(times)} |"
 
 
-def after_a_question(clips: list[Path], tokens: int) -> None:
+def after_a_question(clips: list[Path], tokens: int, text: str) -> None:
     """Ask with each of the clips, one after the other, and print when the first word came."""
-    firsts = sorted(seen[0] for clip in clips if (seen := ask(clip, tokens)))
+    firsts = sorted(seen[0] for clip in clips if (seen := ask(clip, tokens, text)))
     words = f"{at(firsts, 0.5):.2f} s, at most {firsts[-1]:.2f} s"
     print(f"\nFirst text after {QUESTION_S:.0f} s of speech, {len(firsts)} clips: p50 {words}")
 
@@ -128,7 +132,7 @@ def memory_mb(process: subprocess.Popen[bytes]) -> float:
     return int(status.partition("VmRSS:")[2].split()[0]) / 1024
 
 
-def disconnects(process: subprocess.Popen[bytes], requests: int, tokens: int) -> None:
+def disconnects(process: subprocess.Popen[bytes], requests: int, tokens: int, text: str) -> None:
     """Break off `requests` answers at random and print the memory on the way."""
     chance = random.Random(0)
     print("\n| requests that break off at random | the server's memory |\n| --- | --- |")
@@ -138,7 +142,7 @@ def disconnects(process: subprocess.Popen[bytes], requests: int, tokens: int) ->
 
         def client(jobs: list[float] = jobs) -> None:
             while jobs:
-                ask(chance.choice(CLIPS), tokens, jobs.pop())
+                ask(chance.choice(CLIPS), tokens, text, jobs.pop())
 
         together(client, 16)
         print(f"| {(part + 1) * requests // 5} | {memory_mb(process):.0f} MB |", flush=True)
@@ -162,23 +166,28 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", type=Path, default=Path("models/nano"))
     parser.add_argument("--tokens", type=int, default=32)
+    parser.add_argument("--ask", default="Transcribe the content to English.", metavar="TEXT")
+    parser.add_argument("--captions", action="store_true", help="Have each clip captioned first.")
     parser.add_argument("--requests", type=int, default=48)
     parser.add_argument("--disconnects", type=int, default=2000)
     parser.add_argument("--precision", default="model")
     args = parser.parse_args()
     settings = [f"engine.precision={args.precision}", "engine.prefix_tokens=0"]
-    print(f"Answers of {args.tokens} tokens to spoken questions; seconds are p50, p99.\n")
-    print("| server | clients | requests/s | first text, s | whole answer, s |")
-    print("| --- | --- | --- | --- | --- |", flush=True)
+    settings.append(f"engine.captions={str(args.captions).lower()}")
+    print(f"Answers of {args.tokens} tokens at most; seconds are p50, p99.\n")
+    print("| server | clients | requests/s | events/s | first text, s | whole answer, s |")
+    print("| --- | --- | --- | --- | --- | --- |", flush=True)
     for name, running in (("one at a time", 1), ("continuous batching", 16)):
         with server(args.model, *settings, f"engine.max_running={running}") as process:
-            load(4, 8, args.tokens)  # warm
+            load(4, 8, args.tokens, args.ask)  # warm
             for clients in (1, 8, 32):
-                print(f"| {name} | {load(clients, args.requests, args.tokens)}", flush=True)
+                print(
+                    f"| {name} | {load(clients, args.requests, args.tokens, args.ask)}", flush=True
+                )
             if running > 1:
-                after_a_question(near(QUESTION_S, 8), args.tokens)
+                after_a_question(near(QUESTION_S, 8), args.tokens, args.ask)
             if running > 1 and args.disconnects:
-                disconnects(process, args.disconnects, args.tokens // 2)
+                disconnects(process, args.disconnects, args.tokens // 2, args.ask)
 
 
 if __name__ == "__main__":

@@ -7,14 +7,14 @@ from voicetextblender.batch import IGNORE, Sample, collate
 def sample(name, source, ids, clips=(), targets=()):
     features = [torch.full((n, 3), float(n)) for n in clips]
     labels = [*ids[1:], IGNORE]
-    return Sample(name, source, "asr", list(ids), labels, features, [list(t) for t in targets])
+    return Sample(name, source, "asr", list(ids), labels, features, list(targets))
 
 
 @pytest.fixture
 def batch():
     return collate(
         [
-            sample("a", "speech", [1, 9, 9, 2], [4, 2], [[5, 6], []]),
+            sample("a", "speech", [1, 9, 9, 2], [4, 2, 3], [[5, 6], None, []]),
             sample("b", "text", [3, 4]),
             sample("c", "speech", [9, 7, 8], [1], [[7]]),
         ],
@@ -34,10 +34,12 @@ def test_positions_restart_at_each_conversation(batch):
 
 
 def test_clips_and_their_words_stand_in_the_order_in_which_they_are_heard(batch):
-    assert batch.clip_lens == (4, 2, 1)
-    assert batch.features[:, 0].tolist() == [4, 4, 4, 4, 2, 2, 1]
-    assert batch.ctc_lens == (2, 0, 1)
+    assert batch.clip_lens == (4, 2, 3, 1)
+    assert batch.features[:, 0].tolist() == [4, 4, 4, 4, 2, 2, 3, 3, 3, 1]
+    assert batch.ctc_lens == (2, None, 0, 1)
     assert batch.ctc_targets.tolist() == [5, 6, 7]
+    words = [None if own is None else own.tolist() for own in batch.words_of_clips]
+    assert words == [[5, 6], None, [], [7]]
 
 
 def test_every_token_knows_its_source(batch):

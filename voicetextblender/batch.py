@@ -48,8 +48,8 @@ class Sample:
     """The token that is to be predicted *at* each position (already shifted), or IGNORE."""
     features: list[Tensor]
     """(F, M) float32, one for each clip."""
-    ctc_targets: list[list[int]]
-    """Token ids of what is said in each clip; empty where that is not known."""
+    ctc_targets: list[list[int] | None]
+    """Token ids of what is said in each clip; None where that is not known."""
     twin: Twin | None = None
 
     def __len__(self) -> int:
@@ -102,8 +102,8 @@ class Batch:
     """Feature frames of each clip."""
     ctc_targets: Tensor
     """(K,) int64; stays on the host, where it is prepared."""
-    ctc_lens: tuple[int, ...]
-    """CTC target tokens of each clip; 0 where the clip's words are not known."""
+    ctc_lens: tuple[int | None, ...]
+    """CTC target tokens of each clip, 0 where nobody speaks; None where that is not known."""
     source_ids: Tensor
     """(N,) int64: index into `sources` for every token."""
     sources: tuple[str, ...]
@@ -114,6 +114,12 @@ class Batch:
     extra_clips: int = 0
     """Clips, the last ones, that are heard by CTC alone and have no place in the row."""
     twins: Twins | None = None
+
+    @property
+    def words_of_clips(self) -> list[Tensor | None]:
+        """The CTC targets of each clip; none where nobody speaks, None where that is not known."""
+        words = iter(self.ctc_targets.split([n for n in self.ctc_lens if n is not None]))
+        return [None if n is None else next(words) for n in self.ctc_lens]
 
     @property
     def sources_of_conversations(self) -> list[str]:
@@ -136,7 +142,7 @@ def with_silence(batch: Batch) -> Batch:
         batch,
         features=torch.cat([batch.features, silence]),
         clip_lens=(*batch.clip_lens, len(silence)),
-        ctc_lens=(*batch.ctc_lens, 0),
+        ctc_lens=(*batch.ctc_lens, None),
         extra_clips=batch.extra_clips + 1,
     )
 
@@ -175,8 +181,8 @@ def collate(samples: Sequence[Sample], num_mel_bins: int, length: int | None = N
         seq_lens=tuple(lens),
         features=torch.cat(features) if features else torch.zeros(0, num_mel_bins),
         clip_lens=tuple(len(clip) for clip in features),
-        ctc_targets=torch.tensor([token for target in targets for token in target]).long(),
-        ctc_lens=tuple(map(len, targets)),
+        ctc_targets=torch.tensor([token for target in targets for token in target or ()]).long(),
+        ctc_lens=tuple(None if target is None else len(target) for target in targets),
         source_ids=torch.tensor(source_of).repeat_interleave(torch.tensor(lens)),
         sources=sources,
         ids=tuple(sample.id for sample in samples),

@@ -91,6 +91,19 @@ class Conversation:
         )
         return Conversation(self.id, turns, self.task, self.lang, self.meta)
 
+    def captioned(self, captions: Iterable[str]) -> "Conversation":
+        """Return the conversation with a caption below each clip, where there is one."""
+        left = iter(captions)
+        turns = []
+        for turn in self.messages:
+            parts: list[Part] = []
+            for number, part in enumerate(turn.parts, start=1):
+                parts.append(part)
+                if isinstance(part, Audio) and (words := next(left, "")):
+                    parts.append(Text(f"\n{words}" + "\n" * (number < len(turn.parts))))
+            turns.append(Turn(turn.role, tuple(parts)))
+        return Conversation(self.id, tuple(turns), self.task, self.lang, self.meta)
+
 
 def user(*parts: str | Audio) -> Turn:
     """Build a user turn from strings and clips."""

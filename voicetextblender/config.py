@@ -94,6 +94,10 @@ class ModelConfig(Settings):
     audio_token: str | None = None
     """Token that holds an audio embedding's place; null takes one that the LLM never uses."""
 
+    captions: bool = False
+    """Whether a clip's own transcript is read with it, for models that write better than they
+    understand; transcripts and training are as without."""
+
 
 class SourceConfig(Settings):
     """One source of the blend: conversations and how often they are drawn."""

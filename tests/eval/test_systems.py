@@ -8,6 +8,7 @@ from voicetextblender.eval.run import evaluate
 from voicetextblender.eval.suite import EvalSet, Suite
 from voicetextblender.eval.systems import choice_log_probs, describe, systems
 from voicetextblender.model.generate import Decoding, answers
+from voicetextblender.text import transcribe_instruction
 
 
 @pytest.fixture
@@ -36,6 +37,19 @@ def test_each_system_reads_what_its_name_says(build, processor, item, tmp_path):
     found = {name: known[name].answer([asked(item)], 5) for name in expected}
     assert found == expected
     assert expected["typed"] != expected["base"]
+
+
+def test_a_captioned_clip_is_read_with_the_models_own_transcript_behind_it(build, processor, item):
+    model = build()
+    instruction = transcribe_instruction("en")
+    heard = systems(model, processor, "whisper-base")["direct"]
+    caption = heard.answer([Conversation("t", (user(instruction, *item.clips),))], 128)
+    wanted = heard.answer([asked(item).captioned(caption)], 5)
+    assert caption != [""] and wanted != heard.answer([asked(item)], 5)
+    assert systems(model, processor, "whisper-base")["captioned"].answer([asked(item)], 5) == wanted
+    model.config.settings = {**model.config.settings, "captions": True}
+    ours = systems(model, processor, "whisper-base")["ours"]
+    assert ours.answer([asked(item)], 5) == wanted and "clips captioned" in ours.decoding
 
 
 def test_a_choice_has_the_same_log_probability_alone_and_in_a_batch(build, processor, item):
@@ -96,6 +110,8 @@ def test_an_unknown_system_is_refused_before_anything_is_asked(build, processor,
     of = EvalSet(
         name="talk", path=str(tmp_path / "talk.jsonl"), speech="real", scorer="qa", systems=("our",)
     )
-    with pytest.raises(ValueError, match="set 'talk': 'our' is no system; use ours, typed, base"):
+    with pytest.raises(
+        ValueError, match="set 'talk': 'our' is no system; use ours, direct, captioned, typed"
+    ):
         evaluate(build(), processor, Suite(name="m", sets=(of,)), tmp_path / "out")
     assert not (tmp_path / "out/predictions").exists()

@@ -113,6 +113,17 @@ def test_a_silent_clip(healthy, corpus):
     assert "clips/3.wav: nothing louder than 0.00000" in only(healthy, "clips are not silent")
 
 
+def test_silence_that_is_said_to_be_silence_is_no_fault(healthy, corpus, first_line):
+    audio.save(corpus / "clips/0.wav", np.zeros(32_000, np.float32))
+
+    def nobody_speaks(record):
+        clip_of(record).update(text="")
+        record["messages"][1].update(content="")
+
+    first_line(nobody_speaks)
+    assert not ill(healthy, "CTC knows what is said")
+
+
 def test_a_clip_that_is_shorter_than_stated(healthy, first_line):
     first_line(lambda record: clip_of(record).update(duration=9))
     found = only(healthy, "clips are as long as stated")

@@ -47,15 +47,17 @@ def test_no_supervised_token_is_no_loss(table):
 LENS, TARGETS = (6, 5, 4), [[5, 5, 9], [7, 5], [30]]
 
 
+def words(targets):
+    return [None if target is None else torch.tensor(target).long() for target in targets]
+
+
 def flat(targets):
-    return torch.tensor([token for target in targets for token in target]).long()
+    return torch.cat(words(targets))
 
 
 def ctc(embeds, lens, targets, table, negatives=None, scale=1.0):
     negatives = torch.arange(V) if negatives is None else negatives
-    return ctc_loss(
-        embeds, lens, flat(targets), [len(t) for t in targets], table, BLANK, negatives, scale
-    )
+    return ctc_loss(embeds, lens, words(targets), table, BLANK, negatives, scale)
 
 
 @pytest.mark.parametrize("scale", [1.0, 3.0])
@@ -104,10 +106,10 @@ def test_the_loss_of_several_clips_is_the_sum_of_each(table):
     torch.testing.assert_close(whole, sum(each))
 
 
-def test_clips_without_words_and_clips_too_short_for_them_do_not_count(table):
+def test_clips_of_unknown_words_and_clips_too_short_for_theirs_do_not_count(table):
     embeds = hidden_states(12)
     # Two equal neighbours need a blank between them: 3 targets in 3 embeddings do not fit.
-    targets = [[], [5, 5, 9], [7, 5], [8, 9, 8]]
+    targets = [None, [5, 5, 9], [7, 5], [8, 9, 8]]
     loss, num_targets = ctc(embeds, (4, 3, 3, 2), targets, table)
     expected, _ = ctc(embeds[7:10], (3,), [[7, 5]], table, torch.arange(V))
     assert num_targets == 2
@@ -116,11 +118,25 @@ def test_clips_without_words_and_clips_too_short_for_them_do_not_count(table):
     assert not embeds.grad[:7].any() and embeds.grad[7:10].any() and not embeds.grad[10:].any()
 
 
+@pytest.mark.parametrize("flat_start", [0.0, 0.5])
+def test_a_clip_in_which_nobody_speaks_is_all_blanks_and_counts_as_one(table, flat_start):
+    embeds = hidden_states(9)
+    loss, num_targets = ctc(embeds[5:], (4,), [[]], table)
+    blanks = (embeds[5:] @ table.T).log_softmax(-1)[:, BLANK]
+    assert num_targets == 1
+    torch.testing.assert_close(loss, -blanks.sum())
+    spoken = ctc_loss(
+        embeds, (5, 4), words([[7], []]), table, BLANK, torch.arange(V), 1.0, flat_start
+    )
+    alone = ctc_loss(embeds[:5], (5,), words([[7]]), table, BLANK, torch.arange(V), 1.0, flat_start)
+    assert spoken[1] == 2
+    torch.testing.assert_close(spoken[0], alone[0] + loss)
+
+
 def test_a_flat_start_adds_the_words_as_if_they_were_evenly_spaced(table):
     embeds = hidden_states(sum(LENS)).detach()
-    words = flat(TARGETS), [len(target) for target in TARGETS]
     bare, evenly = (
-        ctc_loss(embeds, LENS, *words, table, BLANK, torch.arange(V), 1.0, flat=share)[0]
+        ctc_loss(embeds, LENS, words(TARGETS), table, BLANK, torch.arange(V), 1.0, flat=share)[0]
         for share in (0.0, 0.5)
     )
     spoken = [[5, 5, 5, 5, 9, 9], [7, 7, 7, 5, 5], [30] * 4]
@@ -132,7 +148,7 @@ def test_a_flat_start_adds_the_words_as_if_they_were_evenly_spaced(table):
     torch.testing.assert_close(evenly, bare + 0.5 * expected)
 
 
-@pytest.mark.parametrize("targets", [[[]], [[5, 5, 5, 5]]])
+@pytest.mark.parametrize("targets", [[None], [[5, 5, 5, 5]]])
 def test_if_no_clip_counts_the_loss_is_nought_and_so_is_the_gradient(table, targets):
     embeds = hidden_states(4)
     loss, num_targets = ctc(embeds, (4,), targets, table)

@@ -1,9 +1,10 @@
 """Systems: what answers the items, our model and what it is compared with.
 
-`ours` hears the clips. `typed` is the same model, given what is said in them in writing. `base` is
-the LLM alone (the voice off), given the same, and `llm` that LLM loaded afresh. `whisper` is a
-speech recogniser with a decoder of its own, and `cascade` is that recogniser, then the same LLM:
-what ours has to be better than.
+`ours` hears the clips, as the model's own settings say: `direct`, or `captioned`, with its own
+transcript of each behind it. `typed` is the same model, given what is said in them in writing.
+`base` is the LLM alone (the voice off), given the same, and `llm` that LLM loaded afresh. `whisper`
+is a speech recogniser with a decoder of its own, and `cascade` is that recogniser, then the same
+LLM: what ours has to be better than.
 
 Shapes: N tokens, V size of the vocabulary.
 """
@@ -18,7 +19,7 @@ import torch
 from torch.nn.functional import log_softmax
 
 from voicetextblender.batch import IGNORE, Sample, collate
-from voicetextblender.chat import Conversation, Text, assistant
+from voicetextblender.chat import Audio, Conversation, Text, assistant, user
 from voicetextblender.data.records import load_clips
 from voicetextblender.eval.predict import Measure, Measured, System, choices
 from voicetextblender.eval.retention import divergence, perplexity, untouched_llm
@@ -29,6 +30,9 @@ from voicetextblender.model.modeling import SpeechLM
 from voicetextblender.model.processing import SpeechLMProcessor
 from voicetextblender.synth.check import load_recogniser
 from voicetextblender.text import LANGUAGES, transcribe_instruction
+
+CAPTION = 128
+"""Most tokens of a caption."""
 
 Rewrite = Callable[[Sequence[Conversation]], Sequence[Conversation]]
 """Gives conversations another form, such as clips as text."""
@@ -55,8 +59,11 @@ def systems(model: SpeechLM, processor: SpeechLMProcessor, asr: str) -> dict[str
         return build_decoder(model, voice=voice)
 
     parts = (model, processor, decoder)
+    captioned = _captioned(*parts)
     made = (
-        _speech_system("ours", name, *parts, list),
+        _speech_system("ours", name, *parts, captioned if model.config.model.captions else list),
+        _speech_system("direct", f"{name}, clips alone", *parts, list),
+        _speech_system("captioned", f"{name}, captioned", *parts, captioned),
         _speech_system("typed", f"{name}, typed", *parts, _typed),
         _speech_system("base", text, *parts, _typed, voice=False),
         _speech_system("cascade", f"{asr} → {text}", *parts, _write_down(asr), voice=False),
@@ -133,15 +140,13 @@ def _speech_system(
     how = ["greedy"]
     if voice and is_lean(model):
         how.append("LoRA merged")
-    if name == "ours" and (weight := model.config.ctc_decoding):
+    if name in ("ours", "direct", "captioned") and (weight := model.config.ctc_decoding):
         how.append(f"transcripts with {weight} CTC")
+    if name == "captioned" or (name == "ours" and model.config.model.captions):
+        how.append("clips captioned")
 
     def answer(asked: Sequence[Conversation], max_new_tokens: int) -> list[str]:
-        put = rewrite(asked)
-        samples = [processor.encode(c, load_clips(c), purpose="answer") for c in put]
-        weights = [model.config.ctc_decoding if is_transcription(c) else 0.0 for c in put]
-        decodings = [Decoding(max_new_tokens, ctc_weight=weight) for weight in weights]
-        return answers(model, processor, samples, decodings, decoder(voice))
+        return _answers(model, processor, decoder(voice), rewrite(asked), max_new_tokens)
 
     def choose(items: Sequence[Conversation]) -> list[Measured]:
         with mode():
@@ -155,6 +160,20 @@ def _speech_system(
     if name == "ours":
         measures["kl"] = lambda items: divergence(model, processor, items)
     return System(name, says, ", ".join(how), answer, measures)
+
+
+def _answers(
+    model: SpeechLM,
+    processor: SpeechLMProcessor,
+    decoder: Decoder,
+    asked: Sequence[Conversation],
+    max_new_tokens: int,
+) -> list[str]:
+    """Return the greedy answers to conversations; CTC has its part in transcripts."""
+    samples = [processor.encode(c, load_clips(c), purpose="answer") for c in asked]
+    weights = [model.config.ctc_decoding if is_transcription(c) else 0.0 for c in asked]
+    decodings = [Decoding(max_new_tokens, ctc_weight=weight) for weight in weights]
+    return answers(model, processor, samples, decodings, decoder)
 
 
 def is_transcription(asked: Conversation) -> bool:
@@ -189,6 +208,27 @@ def _write_down(part: str) -> Rewrite:
     def rewrite(asked: Sequence[Conversation]) -> list[Conversation]:
         heard = _heard(part, asked)
         return [c.with_clips(map(Text, t)) for c, t in zip(asked, heard, strict=True)]
+
+    return rewrite
+
+
+def _captioned(
+    model: SpeechLM, processor: SpeechLMProcessor, decoder: Callable[[bool], Decoder]
+) -> Rewrite:
+    """Return what has the model write down each clip first, and read that behind it."""
+
+    def caption_of(of: Conversation, clip: Audio) -> Conversation:
+        instruction = transcribe_instruction(of.lang if of.lang in LANGUAGES else "en")
+        return Conversation(of.id, (user(instruction, clip),))
+
+    def rewrite(asked: Sequence[Conversation]) -> list[Conversation]:
+        others = [c for c in asked if not is_transcription(c)]
+        clips = [caption_of(c, clip) for c in others for clip in c.clips]
+        captions = iter(_answers(model, processor, decoder(True), clips, CAPTION) if clips else ())
+        return [
+            c if is_transcription(c) else c.captioned([next(captions) for _ in c.clips])
+            for c in asked
+        ]
 
     return rewrite
 

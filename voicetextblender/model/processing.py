@@ -124,6 +124,11 @@ class SpeechLMProcessor(ProcessorMixin):
         For `answer` the conversation ends with a user turn and the template's opening of the
         assistant's turn is added. Raises ValueError that names the conversation.
         """
+        if len(clips) != len(conversation.clips):
+            raise ValueError(
+                f"conversation '{conversation.id}' has {len(conversation.clips)} clips, and "
+                f"samples of {len(clips)} are given; give those of each, in order"
+            )
         encode = self.prompter.encode if purpose == "train" else self.prompter.encode_for_answer
         prompt = encode(conversation)
         features = [self.features(clip) for clip in clips]
@@ -140,9 +145,9 @@ class SpeechLMProcessor(ProcessorMixin):
             ctc_targets=[self._spoken_ids(clip.text) for clip in conversation.clips],
         )
 
-    def _spoken_ids(self, text: str | None) -> list[int]:
+    def _spoken_ids(self, text: str | None) -> list[int] | None:
         if text is None:
-            return []
+            return None
         return self.tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from voicetextblender.audio import SAMPLE_RATE, load
 from voicetextblender.chat import Audio, Conversation, Part, Text, Turn, assistant
 from voicetextblender.model.generate import Decoding
+from voicetextblender.serve.captions import Submit, conversing
 from voicetextblender.serve.engine import Engine
 
 HELP = (
@@ -27,6 +28,11 @@ class Chat:
     """Samples of every recording so far, those that wait included."""
     pending: list[Part] = field(default_factory=list)
     """Recordings that wait for the message that they go with."""
+    submit: Submit = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Ask the engine as its settings say."""
+        self.submit = conversing(self.engine)
 
     def add_audio(self, path: str) -> float:
         """Add a recording to the next message and return its seconds. Raises ValueError."""
@@ -43,7 +49,7 @@ class Chat:
         turn = Turn("user", (*([Text(text)] if text else []), *self.pending))
         conversation = Conversation("chat", (*self.turns, turn))
         answer = ""
-        for chunk in self.engine.submit(conversation, self.clips, self.decoding):
+        for chunk in self.submit(conversation, self.clips, self.decoding):
             answer += chunk.text
             yield chunk.text
         self.turns += [turn, assistant(answer)]

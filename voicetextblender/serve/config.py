@@ -32,6 +32,10 @@ class EngineConfig(Settings):
     deadline_s: PositiveFloat = 300.0
     """Seconds after which a request is given up."""
 
+    captions: bool | None = None
+    """Whether the model writes down each clip of a conversation and reads that when it answers;
+    null does what the model's own setting says."""
+
 
 class ServerConfig(Settings):
     """How a model is served over HTTP."""

@@ -16,6 +16,7 @@ from fastapi.responses import JSONResponse, PlainTextResponse, Response, Streami
 
 from voicetextblender.serve import recordings
 from voicetextblender.serve.api import ChatRequest, Reply, new_reply, read_messages
+from voicetextblender.serve.captions import conversing
 from voicetextblender.serve.config import ServerConfig
 from voicetextblender.serve.engine import Engine
 from voicetextblender.serve.engine import Request as Asked
@@ -78,6 +79,8 @@ def serve(engine: Engine, settings: ServerConfig = ServerConfig()) -> None:
 
 
 def _add_chat(app: FastAPI, engine: Engine, settings: ServerConfig) -> None:
+    submit = conversing(engine)
+
     @app.post("/v1/chat/completions", responses=ANSWERS | ERRORS, response_model=None)
     async def chat(body: ChatRequest, request: Request) -> Response:
         """Answer a conversation that may hold recordings in any user turn."""
@@ -87,7 +90,7 @@ def _add_chat(app: FastAPI, engine: Engine, settings: ServerConfig) -> None:
         decoding = body.decoding(LONGEST_ANSWER)
         mailbox = Mailbox()
         asked = await run_sync(
-            lambda: engine.submit(
+            lambda: submit(
                 question.conversation,
                 question.clips,
                 decoding,

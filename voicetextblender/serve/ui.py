@@ -20,6 +20,7 @@ from voicetextblender.audio import load
 from voicetextblender.chat import Audio, Conversation, Text, assistant, user
 from voicetextblender.data.records import load_clips
 from voicetextblender.model.generate import Decoding
+from voicetextblender.serve.captions import conversing
 from voicetextblender.serve.engine import Engine
 from voicetextblender.serve.feedback import Talk, keep
 from voicetextblender.serve.labels import in_language
@@ -214,11 +215,12 @@ class Page:
 
 def answering(engine: Engine) -> Ask:
     """Return what answers with an engine."""
+    submit = conversing(engine)
 
     def ask(
         conversation: Conversation, clips: Sequence[np.ndarray], decoding: Decoding, voice: bool
     ) -> Iterator[str]:
-        asked = engine.submit(conversation, clips, decoding, voice=voice)
+        asked = submit(conversation, clips, decoding, voice=voice)
         yield from (chunk.text for chunk in asked)
 
     return ask

@@ -156,7 +156,11 @@ def examine_data(
     heard = [p for p in patients if p.sample]
     questions: list[tuple[str, Callable[[Patient], str | None], str]] = [
         ("every answer has words", _empty_answer, "leave such conversations out"),
-        ("clips are not silent", _silent, "look at how they were cut; leave them out"),
+        (
+            "clips are not silent",
+            _silent,
+            "look at how they were cut and leave them out, or say that nobody speaks: text ''",
+        ),
         ("clips are as long as stated", _cut_short, "correct 'start' and 'duration'"),
         (
             "conversations fit a row",
@@ -260,6 +264,9 @@ def _counted(check: str, errors: Sequence[str], num: int, remedy: str) -> Findin
 
 def _empty_answer(patient: Patient) -> str | None:
     assert patient.conversation
+    clips = patient.conversation.clips
+    if clips and all(clip.text == "" for clip in clips):
+        return None  # the transcript of silence
     for turn in patient.conversation.messages:
         if turn.role == "assistant" and not any(p.text and p.text.strip() for p in turn.parts):
             return f"conversation '{patient.conversation.id}' has an answer without a word"
@@ -273,7 +280,7 @@ def _clips(patient: Patient) -> Iterator[tuple[Audio, np.ndarray]]:
 
 def _silent(patient: Patient) -> str | None:
     for clip, samples in _clips(patient):
-        if (peak := float(np.abs(samples).max())) < SILENCE:
+        if clip.text != "" and (peak := float(np.abs(samples).max())) < SILENCE:
             return f"{clip.audio}: nothing louder than {peak:.5f} of full scale"
     return None
 
@@ -298,7 +305,7 @@ def _too_many_words(patient: Patient, processor: SpeechLMProcessor) -> str | Non
     pairs = zip(_clips(patient), patient.sample.features, patient.sample.ctc_targets, strict=True)
     for (clip, samples), features, target in pairs:
         num = -(-len(features) // processor.features_per_embedding)
-        if len(target) > num:
+        if target is not None and len(target) > num:
             length_s = len(samples) / SAMPLE_RATE
             return (
                 f"{clip.audio}: {len(target)} tokens of text in {length_s:.2f} s, {num} positions"

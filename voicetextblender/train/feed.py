@@ -65,7 +65,7 @@ class Hearer:
         if all(clip.text is None for clip in conversation.clips):
             return None
         sample = self.encoder(conversation, source, draw)
-        known = [n for n, target in enumerate(sample.ctc_targets) if target]
+        known = [n for n, target in enumerate(sample.ctc_targets) if target is not None]
         processor = self.encoder.processor
         features = [sample.features[n] for n in known]
         length = sum(-(-len(clip) // processor.features_per_embedding) for clip in features)

@@ -1,7 +1,7 @@
 """The training loss: next tokens of the answers, and CTC on what is heard.
 
 Shapes: P supervised positions, E width of the LLM, V its vocabulary, A audio embeddings of all
-clips, K CTC targets of all clips.
+clips, K CTC targets of one clip.
 """
 
 import math
@@ -51,8 +51,7 @@ def kl_losses(teacher: Tensor, student: Tensor, project: Callable[[Tensor], Tens
 def ctc_loss(
     embeds: Tensor,
     embed_lens: Sequence[int],
-    targets: Tensor,
-    target_lens: Sequence[int],
+    words: Sequence[Tensor | None],
     table: Tensor,
     blank: int,
     negatives: Tensor,
@@ -62,51 +61,59 @@ def ctc_loss(
     """Return the summed CTC loss (Graves et al. 2006) of the clips, and their number of targets.
 
     The adapter's output is read through the LLM's own embedding table: (A, E) `embeds` of clips
-    with `embed_lens`, against (K,) `targets` with `target_lens`; the logits are their products with
-    rows of the (V, E) `table`, times `scale`. The classes are the targets of all clips, the `blank`
-    and the ids in `negatives`: a sample of the vocabulary that costs a twentieth of it and teaches
-    as well (docs/results.md). Clips without targets, or too short for them, do not count.
+    with `embed_lens`, against each one's (K,) `words` on the host; the logits are their products
+    with rows of the (V, E) `table`, times `scale`. The classes are the words of all clips, the
+    `blank` and the ids in `negatives`: a sample of the vocabulary that costs a twentieth of it and
+    teaches as well (docs/results.md). Clips in which nobody speaks have no words, and are all
+    blanks; those of which it is not known (None), and those too short, do not count.
 
     `flat` weighs a second term, as if a clip's words were evenly spaced over it: the flat start of
     hidden Markov models. CTC by itself first learns to stay silent, and may stay there for long.
     """
     device = embeds.device
-    classes = torch.cat([targets, negatives, targets.new_tensor([blank])]).cpu()
+    clips = zip(begins(embed_lens), embed_lens, words, strict=True)
+    kept = [(begin, n, own) for begin, n, own in clips if own is not None and alignable(n, own)]
+    classes = torch.cat([*(own for *_, own in kept), negatives.cpu(), torch.tensor([blank])])
     known, numbers = classes.unique(return_inverse=True)
     log_probs = (F.linear(embeds, table[known.to(device)]).float() * scale).log_softmax(-1)
-    words = numbers[: len(targets)].split(list(target_lens))
-    clips = zip(begins(embed_lens), embed_lens, words, strict=True)
-    kept = [clip for clip in clips if alignable(*clip[1:])]
     if not kept:
         return log_probs.sum() * 0.0, 0
-    starts, lens, words = zip(*kept, strict=True)
+    starts, lens, targets = zip(*kept, strict=True)
+    num_words = torch.tensor([len(own) for own in targets])
+    numbered, blank = numbers[: int(num_words.sum())], int(numbers[-1])
     rows = take(log_probs, places(lens, starts, device))
     size = len(lens), max(lens)
     beside = places(lens, tuple(range(0, math.prod(size), size[1])), device)
-    num_words = torch.tensor([len(own) for own in words])
     loss = F.ctc_loss(
         lay_apart(rows, beside, math.prod(size)).unflatten(0, size).transpose(0, 1),
-        torch.cat(words).to(device),
+        numbered.to(device),
         torch.tensor(lens),
         num_words,
-        blank=int(numbers[-1]),
+        blank=blank,
         reduction="sum",
     )
     if flat:
-        evenly = [own[torch.arange(n) * len(own) // n] for n, own in zip(lens, words, strict=True)]
+        each = [own if len(own) else numbers[-1:] for own in numbered.split(num_words.tolist())]
+        evenly = [own[torch.arange(n) * len(own) // n] for n, own in zip(lens, each, strict=True)]
         share = (num_words / torch.tensor(lens)).repeat_interleave(torch.tensor(lens))
         said = rows.gather(1, torch.cat(evenly).to(device).unsqueeze(1)).squeeze(1)
         loss = loss - flat * (said * share.to(device)).sum()
-    return loss, int(num_words.sum())
+    return loss, ctc_count(embed_lens, words)
 
 
-def alignable(num_embeds: int, target: Tensor) -> bool:
-    """Return whether a clip has words, and embeddings for all of them.
+def ctc_count(embed_lens: Sequence[int], words: Sequence[Tensor | None]) -> int:
+    """Return the targets that `ctc_loss` counts: words, and one for a clip without any."""
+    clips = zip(embed_lens, words, strict=True)
+    return sum(max(1, len(own)) for n, own in clips if own is not None and alignable(n, own))
+
+
+def alignable(num_embeds: int, words: Tensor) -> bool:
+    """Return whether a clip has embeddings for all of its words.
 
     Equal neighbours need a blank between them.
     """
-    repeats = int((target[1:] == target[:-1]).sum())
-    return bool(len(target)) and num_embeds >= len(target) + repeats
+    repeats = int((words[1:] == words[:-1]).sum())
+    return num_embeds >= max(1, len(words) + repeats)
 
 
 def _chunks(rows: Tensor) -> Sequence[Tensor]:

@@ -17,7 +17,7 @@ from torch import Tensor
 from voicetextblender.batch import IGNORE, Batch, Twins
 from voicetextblender.config import TrainConfig
 from voicetextblender.model.modeling import SpeechLM
-from voicetextblender.train.loss import alignable, ctc_loss, kl_losses, token_losses
+from voicetextblender.train.loss import ctc_count, ctc_loss, kl_losses, token_losses
 from voicetextblender.train.tally import Tally
 
 Lens = tuple[int, ...]
@@ -43,12 +43,11 @@ class Objective:
     def counts(self, batch: Batch) -> Tensor:
         """Return how much of each term a row has, (len(TERMS),), before anything is computed."""
         embed_lens = self.model.num_embeddings(batch.clip_lens)
-        targets = batch.ctc_targets.split(list(batch.ctc_lens))
         spoken = batch.twins.is_spoken if batch.twins else torch.zeros(0, dtype=torch.bool)
         return torch.tensor(
             [
                 self._weights(batch).sum().item(),
-                sum(len(t) for n, t in zip(embed_lens, targets, strict=True) if alignable(n, t)),
+                ctc_count(embed_lens, batch.words_of_clips),
                 (~spoken).sum().item(),
                 spoken.sum().item(),
             ],
@@ -75,8 +74,7 @@ class Objective:
             ctc, num_targets = ctc_loss(
                 audio,
                 audio_lens,
-                batch.ctc_targets,
-                batch.ctc_lens,
+                batch.words_of_clips,
                 model.table,
                 model.config.audio_token_id,
                 torch.randint(len(model.table), (config.ctc_negatives,)),
