@@ -57,12 +57,13 @@ class WhisperFrames(nn.Module):
 
         A zero or two between the windows, and a beginning at an even place, let one call serve all.
         """
+        first, second = (cast(nn.Conv1d, c) for c in (self.encoder.conv1, self.encoder.conv2))
         slots = tuple((n + 2) // 2 * 2 for n in lens)
         starts, num, device = begins(slots), 2 * row_size(sum(slots) // 2), features.device
         at = places(lens, starts, device)
         between = lay_apart(features.new_ones(len(features), 1), at, num)
-        hidden = F.gelu(_convolve(lay_apart(features, at, num), self.encoder.conv1)) * between
-        hidden = F.gelu(_convolve(hidden, self.encoder.conv2))
+        hidden = F.gelu(_convolve(lay_apart(features, at, num), first)) * between
+        hidden = F.gelu(_convolve(hidden, second))
         seq_lens = tuple(-(-n // 2) for n in lens)
         at = places(seq_lens, tuple(n // 2 for n in starts), device)
         return take(hidden, at), seq_lens

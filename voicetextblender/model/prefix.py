@@ -112,7 +112,7 @@ class HeardPrefix:
         """Guess up to `num` tokens that come next: the likeliest ones behind the last."""
         at = 0 if self.last is None else int(self.in_token.argmax()) + 1
         path = [token for token, _ in groupby([self.last, *self.best[at:]])][1:]
-        return [token for token in path if token not in self.silent][:num]
+        return [token for token in path if token is not None and token not in self.silent][:num]
 
     def accept(self, token: int) -> None:
         """Go on behind a token."""
@@ -134,10 +134,10 @@ class HeardPrefix:
         of_likely = np.exp(self.log_probs(likely))
         with np.errstate(divide="ignore"):
             scores = np.log(np.concatenate([weights @ self.of_heard, weights @ of_likely])) + most
-        twin = (candidates == self.last).nonzero() if self.last is not None else ()
-        if len(twin):  # a blank keeps it from its twin
+        if self.last is not None and self.last in candidates:  # a blank keeps it from its twin
             own = self.log_probs(torch.tensor([self.last]))[:, 0]
-            scores[int(twin)] = np.logaddexp.reduce(self._before(self.last) + own)
+            twin = int((candidates == self.last).nonzero())
+            scores[twin] = np.logaddexp.reduce(self._before(self.last) + own)
         return np.maximum(scores - self.score, NEVER)
 
     def _before(self, token: int | None) -> np.ndarray:

@@ -8,6 +8,7 @@ arXiv 2305.11000) calls that a chain of modality.
 import hashlib
 import threading
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -47,7 +48,7 @@ class _Captioner:
         decoding: Decoding = Decoding(),
         *,
         voice: bool = True,
-        **how: object,
+        **how: Any,
     ) -> Request:
         """Ask as `Engine.submit` does, with the model's own transcript behind each clip."""
         if voice and clips:
