@@ -149,7 +149,7 @@ def microphone(monkeypatch, sound):
 
 
 def test_the_microphone_is_written_down(monkeypatch, capsys, model, microphone):
-    monkeypatch.setattr("voicetextblender.serve.speech.build_detector", lambda: lambda frame: 1.0)
+    monkeypatch.setattr("voicetextblender.speech.build_detector", lambda: lambda frame: 1.0)
     assert vtb(monkeypatch, "transcribe", "--record", "--model", model) == 0
     assert "press Enter" in capsys.readouterr().err
 

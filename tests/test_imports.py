@@ -22,12 +22,14 @@ GROUND = {
     "page",
     "cache",
     "parquet",
+    "speech",
 }
 BELOW = GROUND | {"prompt", "__version__"}
 MAY_IMPORT = {
     **{module: set() for module in GROUND},
     "config": {"settings"},
     "audio": {"cache", "parquet"},  # what tars and Parquet hold is indexed as conversations are
+    "speech": {"audio"},
     "prompt": {"chat"},
     "data": BELOW | {"data"},
     "model": BELOW | {"model"},

@@ -39,7 +39,34 @@ def test_each_system_reads_what_its_name_says(build, processor, item, tmp_path):
     assert expected["typed"] != expected["base"]
 
 
-def test_a_captioned_clip_is_read_with_the_models_own_transcript_behind_it(build, processor, item):
+@pytest.fixture
+def detector(monkeypatch):
+    """Have the detector of speech hear somebody, or nobody."""
+
+    def hears(somebody):
+        found = lambda frame: float(somebody)  # noqa: E731
+        monkeypatch.setattr("voicetextblender.speech.build_detector", lambda: found)
+
+    return hears
+
+
+def test_as_it_is_served_a_model_writes_nothing_down_where_nobody_speaks(
+    build, processor, item, detector
+):
+    known = systems(build(), processor, "whisper-base")
+    transcript = Conversation("t", (user(transcribe_instruction("en"), *item.clips),))
+    both = [transcript, asked(item)]
+    detector(False)
+    heard = known["direct"].answer(both, 5)
+    assert all(heard) and known["ours"].answer(both, 5) == ["", heard[1]]
+    detector(True)
+    assert known["ours"].answer(both, 5) == heard
+
+
+def test_a_captioned_clip_is_read_with_the_models_own_transcript_behind_it(
+    build, processor, item, detector
+):
+    detector(True)
     model = build()
     instruction = transcribe_instruction("en")
     heard = systems(model, processor, "whisper-base")["direct"]
@@ -49,7 +76,7 @@ def test_a_captioned_clip_is_read_with_the_models_own_transcript_behind_it(build
     assert systems(model, processor, "whisper-base")["captioned"].answer([asked(item)], 5) == wanted
     model.config.settings = {**model.config.settings, "captions": True}
     ours = systems(model, processor, "whisper-base")["ours"]
-    assert ours.answer([asked(item)], 5) == wanted and "clips captioned" in ours.decoding
+    assert ours.answer([asked(item)], 5) == wanted and "clips captioned" in ours.model
 
 
 def test_a_choice_has_the_same_log_probability_alone_and_in_a_batch(build, processor, item):

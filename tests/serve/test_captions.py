@@ -13,7 +13,7 @@ FEW = Decoding(max_new_tokens=4)
 @pytest.fixture
 def speech(monkeypatch, sound):
     """Clips in which somebody speaks, as the detector by loudness has it."""
-    monkeypatch.setattr("voicetextblender.serve.speech.build_detector", lambda: lambda frame: 1.0)
+    monkeypatch.setattr("voicetextblender.speech.build_detector", lambda: lambda frame: 1.0)
     return [sound(0.5, 1), sound(0.7, 2)]
 
 

@@ -1,6 +1,7 @@
 """Systems: what answers the items, our model and what it is compared with.
 
-`ours` hears the clips, as the model's own settings say: `direct`, or `captioned`, with its own
+`ours` hears the clips as it is served: nothing is written down where nobody speaks, and clips are
+captioned if the model's settings say so. `direct` hears them alone, `captioned` with its own
 transcript of each behind it. `typed` is the same model, given what is said in them in writing.
 `base` is the LLM alone (the voice off), given the same, and `llm` that LLM loaded afresh. `whisper`
 is a speech recogniser with a decoder of its own, and `cascade` is that recogniser, then the same
@@ -24,10 +25,11 @@ from voicetextblender.data.records import load_clips
 from voicetextblender.eval.predict import Measure, Measured, System, choices
 from voicetextblender.eval.retention import divergence, perplexity, untouched_llm
 from voicetextblender.eval.suite import EvalSet, question
-from voicetextblender.model.decode import Decoder, build_decoder, is_lean
+from voicetextblender.model.decode import build_decoder, is_lean
 from voicetextblender.model.generate import Decoding, answers
 from voicetextblender.model.modeling import SpeechLM
 from voicetextblender.model.processing import SpeechLMProcessor
+from voicetextblender.speech import find_speech
 from voicetextblender.synth.check import load_recogniser
 from voicetextblender.text import LANGUAGES, transcribe_instruction
 
@@ -53,20 +55,19 @@ def systems(model: SpeechLM, processor: SpeechLMProcessor, asr: str) -> dict[str
     if model.training:
         raise ValueError("the model is in training mode, with dropout; call model.eval() first")
     name, text = describe(model), f"{model.config.model.llm}, {_dtype(model)}"
-
-    @cache
-    def decoder(voice: bool) -> Decoder:
-        return build_decoder(model, voice=voice)
-
-    parts = (model, processor, decoder)
-    captioned = _captioned(*parts)
+    ours = _Ours(model, processor)
+    says = ["silent where nobody is heard to speak"]
+    put: Rewrite = list
+    if model.config.model.captions:
+        says.append("clips captioned")
+        put = ours.captioned
     made = (
-        _speech_system("ours", name, *parts, captioned if model.config.model.captions else list),
-        _speech_system("direct", f"{name}, clips alone", *parts, list),
-        _speech_system("captioned", f"{name}, captioned", *parts, captioned),
-        _speech_system("typed", f"{name}, typed", *parts, _typed),
-        _speech_system("base", text, *parts, _typed, voice=False),
-        _speech_system("cascade", f"{asr} → {text}", *parts, _write_down(asr), voice=False),
+        ours.system("ours", ", ".join((name, *says)), put, listens=True),
+        ours.system("direct", name, list),
+        ours.system("captioned", f"{name}, clips captioned", ours.captioned),
+        ours.system("typed", f"{name}, typed", _typed),
+        ours.system("base", text, _typed, voice=False),
+        ours.system("cascade", f"{asr} → {text}", _write_down(asr), voice=False),
         _whisper_system(asr),
         untouched_llm(model, processor),
     )
@@ -126,54 +127,78 @@ def log_probs(
         return [row.sum().item() for row in each.split(batch.seq_lens)]
 
 
-def _speech_system(
-    name: str,
-    says: str,
-    model: SpeechLM,
-    processor: SpeechLMProcessor,
-    decoder: Callable[[bool], Decoder],
-    rewrite: Rewrite,
-    voice: bool = True,
-) -> System:
-    """Return our model as a system, which reads what `rewrite` makes of the items."""
-    mode = nullcontext if voice else model.voice_off
-    how = ["greedy"]
-    if voice and is_lean(model):
-        how.append("LoRA merged")
-    if name in ("ours", "direct", "captioned") and (weight := model.config.ctc_decoding):
-        how.append(f"transcripts with {weight} CTC")
-    if name == "captioned" or (name == "ours" and model.config.model.captions):
-        how.append("clips captioned")
+class _Ours:
+    """Our model: what the systems that it is are made of."""
 
-    def answer(asked: Sequence[Conversation], max_new_tokens: int) -> list[str]:
-        return _answers(model, processor, decoder(voice), rewrite(asked), max_new_tokens)
+    def __init__(self, model: SpeechLM, processor: SpeechLMProcessor) -> None:
+        self.model = model
+        self.processor = processor
+        self.decoder = cache(lambda voice: build_decoder(model, voice=voice))
 
-    def choose(items: Sequence[Conversation]) -> list[Measured]:
-        with mode():
-            found = choice_log_probs(model, processor, rewrite(items))
-        likeliest = [choices(i)[row.index(max(row))] for i, row in zip(items, found, strict=True)]
-        return list(map(Measured, found, likeliest))
+    def system(
+        self, name: str, says: str, rewrite: Rewrite, *, voice: bool = True, listens: bool = False
+    ) -> System:
+        """Return the model as a system that reads what `rewrite` makes of the items.
 
-    measures: dict[str, Measure] = {"choice": choose}
-    if name in ("ours", "base"):
-        measures["perplexity"] = lambda items: perplexity(model, processor, items, mode)
-    if name == "ours":
-        measures["kl"] = lambda items: divergence(model, processor, items)
-    return System(name, says, ", ".join(how), answer, measures)
+        If it `listens`, it is as it is served: a clip is written down where somebody speaks.
+        """
+        model, processor = self.model, self.processor
+        mode = nullcontext if voice else model.voice_off
+        how = ["greedy"]
+        if voice and is_lean(model):
+            how.append("LoRA merged")
+        if voice and (weight := model.config.ctc_decoding):
+            how.append(f"transcripts with {weight} CTC")
 
+        def answer(asked: Sequence[Conversation], max_new_tokens: int) -> list[str]:
+            return self.answers(rewrite(asked), max_new_tokens, voice, listens)
 
-def _answers(
-    model: SpeechLM,
-    processor: SpeechLMProcessor,
-    decoder: Decoder,
-    asked: Sequence[Conversation],
-    max_new_tokens: int,
-) -> list[str]:
-    """Return the greedy answers to conversations; CTC has its part in transcripts."""
-    samples = [processor.encode(c, load_clips(c), purpose="answer") for c in asked]
-    weights = [model.config.ctc_decoding if is_transcription(c) else 0.0 for c in asked]
-    decodings = [Decoding(max_new_tokens, ctc_weight=weight) for weight in weights]
-    return answers(model, processor, samples, decodings, decoder)
+        def choose(items: Sequence[Conversation]) -> list[Measured]:
+            with mode():
+                found = choice_log_probs(model, processor, rewrite(items))
+            best = [choices(i)[row.index(max(row))] for i, row in zip(items, found, strict=True)]
+            return list(map(Measured, found, best))
+
+        measures: dict[str, Measure] = {"choice": choose}
+        if name in ("ours", "base"):
+            measures["perplexity"] = lambda items: perplexity(model, processor, items, mode)
+        if name == "ours":
+            measures["kl"] = lambda items: divergence(model, processor, items)
+        return System(name, says, ", ".join(how), answer, measures)
+
+    def captioned(self, asked: Sequence[Conversation]) -> list[Conversation]:
+        """Write down each clip, but of what asks for a transcript, and put that behind it."""
+
+        def transcript(of: Conversation, clip: Audio) -> Conversation:
+            lang = of.lang if of.lang in LANGUAGES else "en"
+            return Conversation(of.id, (user(transcribe_instruction(lang), clip),))
+
+        others = [c for c in asked if not is_transcription(c)]
+        clips = [transcript(c, clip) for c in others for clip in c.clips]
+        captions = iter(self.answers(clips, CAPTION, voice=True, listens=True))
+        return [
+            c if is_transcription(c) else c.captioned([next(captions) for _ in c.clips])
+            for c in asked
+        ]
+
+    def answers(
+        self, asked: Sequence[Conversation], max_new_tokens: int, voice: bool, listens: bool
+    ) -> list[str]:
+        """Return the greedy answers; CTC has its part in transcripts."""
+        texts = [""] * len(asked)
+        samples, decodings, places = [], [], []
+        for place, one in enumerate(asked):
+            clips, writes = load_clips(one), is_transcription(one)
+            if listens and writes and not any(find_speech(clips)):
+                continue
+            samples.append(self.processor.encode(one, clips, purpose="answer"))
+            weight = self.model.config.ctc_decoding if writes else 0.0
+            decodings.append(Decoding(max_new_tokens, ctc_weight=weight))
+            places.append(place)
+        found = answers(self.model, self.processor, samples, decodings, self.decoder(voice))
+        for place, text in zip(places, found, strict=True):
+            texts[place] = text
+        return texts
 
 
 def is_transcription(asked: Conversation) -> bool:
@@ -208,27 +233,6 @@ def _write_down(part: str) -> Rewrite:
     def rewrite(asked: Sequence[Conversation]) -> list[Conversation]:
         heard = _heard(part, asked)
         return [c.with_clips(map(Text, t)) for c, t in zip(asked, heard, strict=True)]
-
-    return rewrite
-
-
-def _captioned(
-    model: SpeechLM, processor: SpeechLMProcessor, decoder: Callable[[bool], Decoder]
-) -> Rewrite:
-    """Return what has the model write down each clip first, and read that behind it."""
-
-    def caption_of(of: Conversation, clip: Audio) -> Conversation:
-        instruction = transcribe_instruction(of.lang if of.lang in LANGUAGES else "en")
-        return Conversation(of.id, (user(instruction, clip),))
-
-    def rewrite(asked: Sequence[Conversation]) -> list[Conversation]:
-        others = [c for c in asked if not is_transcription(c)]
-        clips = [caption_of(c, clip) for c in others for clip in c.clips]
-        captions = iter(_answers(model, processor, decoder(True), clips, CAPTION) if clips else ())
-        return [
-            c if is_transcription(c) else c.captioned([next(captions) for _ in c.clips])
-            for c in asked
-        ]
 
     return rewrite
 

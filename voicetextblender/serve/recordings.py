@@ -13,7 +13,6 @@ from voicetextblender.serve.api import FORMATS
 from voicetextblender.serve.config import ServerConfig
 from voicetextblender.serve.engine import BusyError, Engine
 from voicetextblender.serve.guard import ERRORS
-from voicetextblender.serve.speech import read_blocks
 from voicetextblender.serve.stream import event_line, last_words, while_connected
 from voicetextblender.serve.transcribe import (
     Segment,
@@ -24,6 +23,7 @@ from voicetextblender.serve.transcribe import (
     to_srt,
     to_vtt,
 )
+from voicetextblender.speech import read_blocks
 from voicetextblender.text import LANGUAGES
 
 ANSWERS: dict[int | str, dict[str, Any]] = {

@@ -13,7 +13,7 @@ from voicetextblender.audio import SAMPLE_RATE, probe_duration
 from voicetextblender.chat import Audio, Conversation, user
 from voicetextblender.model.generate import Decoding
 from voicetextblender.serve.engine import BusyError, Engine, Request
-from voicetextblender.serve.speech import Piece, find_speech, read_blocks
+from voicetextblender.speech import Piece, find_speech, read_blocks
 from voicetextblender.text import transcribe_instruction, translate_instruction
 
 AHEAD = 8

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from voicetextblender import audio
-from voicetextblender.serve.speech import FRAME, MARGIN_S, build_detector, find_speech, read_blocks
+from voicetextblender.speech import FRAME, MARGIN_S, build_detector, find_speech, read_blocks
 
 RATE = 16_000
 
