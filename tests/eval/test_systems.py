@@ -122,13 +122,13 @@ def test_a_suite_is_asked_of_every_system_that_makes_sense(build, processor, ite
     )  # fmt: skip
     suite, told = Suite(name="mine", sets=(of,)), []
     scores = evaluate(
-        build(), processor, suite, tmp_path / "out", only=("ours", "typed", "base"),
+        build(), processor, suite, tmp_path / "out", only=("ours", "direct", "typed", "base"),
         report=lambda *state: told.append(state),
     )  # fmt: skip
-    assert {score.system for score in scores} == {"ours", "typed", "base"}
+    assert {score.system for score in scores} == {"ours", "direct", "typed", "base"}
     assert {s.against for s in scores if s.system == "ours"} == {None, "typed", "base"}
     assert told[0] == (0.0, "making talk")
-    assert told[-1] == (pytest.approx(1.0), "talk, base")
+    assert told[-1] == (pytest.approx(1.0), "talk, direct")
     assert all("at most 4 tokens" in score.decoding for score in scores)
 
 
@@ -141,4 +141,6 @@ def test_an_unknown_system_is_refused_before_anything_is_asked(build, processor,
         ValueError, match="set 'talk': 'our' is no system; use ours, direct, captioned, typed"
     ):
         evaluate(build(), processor, Suite(name="m", sets=(of,)), tmp_path / "out")
+    with pytest.raises(ValueError, match="'typd' is no system; use ours"):
+        evaluate(build(), processor, Suite(name="m"), tmp_path / "out", only=["ours", "typd"])
     assert not (tmp_path / "out/predictions").exists()

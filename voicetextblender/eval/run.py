@@ -39,6 +39,8 @@ def evaluate(
     that will not do, before anything is asked.
     """
     known = systems(model, processor, suite.asr)
+    if unknown := sorted(set(only or ()) - known.keys()):
+        raise ValueError(f"'{unknown[0]}' is no system; use {', '.join(known)}")
     out.mkdir(parents=True, exist_ok=True)
     asked = []
     for of in suite.sets:
@@ -46,11 +48,10 @@ def evaluate(
         if report is not None:
             report(0.0, f"making {of.name}")
         items = write_items(of, out)
-        for name in asked_of(of):
+        for name in asked_of(of, only):
             if name not in known:
                 raise ValueError(f"set '{of.name}': '{name}' is no system; use {', '.join(known)}")
-            if only is None or name in only:
-                asked.append((known[name], of, sum(map(positions, items))))
+            asked.append((known[name], of, sum(map(positions, items))))
     (out / "suite.yaml").write_text(
         yaml.safe_dump(suite.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
         encoding="utf-8",

@@ -11,7 +11,7 @@ Shapes: N tokens, V size of the vocabulary.
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import cache
@@ -74,13 +74,23 @@ def systems(model: SpeechLM, processor: SpeechLMProcessor, asr: str) -> dict[str
     return {system.name: system for system in made}
 
 
-def asked_of(of: EvalSet) -> tuple[str, ...]:
-    """Return the names of the systems that a set is asked of, where it does not say so itself."""
+def asked_of(of: EvalSet, only: Collection[str] | None = None) -> tuple[str, ...]:
+    """Return the names of the systems that a set is asked of, where it does not say so itself.
+
+    Of those, `only` some; `direct` and `captioned`, if they are among these, wherever `ours` is.
+    """
     if of.systems is not None:
-        return of.systems
-    if of.scorer in _ASKED:
-        return _ASKED[of.scorer]
-    return ("base", "ours") if of.speech == "none" else ("ours", "typed", "cascade", "base")
+        names = of.systems
+    elif of.scorer in _ASKED:
+        names = _ASKED[of.scorer]
+    elif of.speech == "none":
+        names = ("base", "ours")
+    else:
+        names = ("ours", "typed", "cascade", "base")
+    if only is None:
+        return names
+    variants = ("direct", "captioned") if "ours" in names and of.speech != "none" else ()
+    return tuple(name for name in (*names, *variants) if name in only)
 
 
 def describe(model: SpeechLM) -> str:
