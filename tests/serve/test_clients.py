@@ -19,8 +19,7 @@ import numpy as np
 import pytest
 import uvicorn
 
-from voicetextblender import audio
-from voicetextblender.serve import speech
+from voicetextblender import audio, speech
 from voicetextblender.serve.config import ServerConfig
 from voicetextblender.serve.server import build_app
 

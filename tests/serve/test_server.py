@@ -8,8 +8,7 @@ import pytest
 import soundfile
 from starlette.testclient import TestClient
 
-from voicetextblender import audio
-from voicetextblender.serve import speech
+from voicetextblender import audio, speech
 from voicetextblender.serve.config import ServerConfig
 from voicetextblender.serve.server import build_app
 

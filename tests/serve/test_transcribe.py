@@ -4,9 +4,8 @@ import time
 import numpy as np
 import pytest
 
-from voicetextblender import audio
+from voicetextblender import audio, speech
 from voicetextblender.model.generate import Decoding
-from voicetextblender.serve import speech
 from voicetextblender.serve.engine import BusyError
 from voicetextblender.serve.transcribe import (
     Segment,
