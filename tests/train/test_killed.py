@@ -46,19 +46,27 @@ if kills:  # how long it takes to the first checkpoint, so that moments fall on 
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
 
+def newest():
+    return max((int(p.name[5:]) for p in checkpoints.glob("step-*")), default=0)
+
 moments = []
 while len(moments) < kills:
-    child, began_s = start(), time.time()
+    # So many steps on, that the steps last for all kills, however fast the machine is; then at any
+    # time of a step, or of what comes before the first.
+    share = (recipe.train.steps - newest()) / (kills - len(moments) + 1)
+    goal = newest() + int(chance.uniform(0, 1.5 * share))
     in_save = len(moments) % 4 == 3
-    deadline = time.monotonic() + chance.uniform(0, 3 * first_s)
-    while time.monotonic() < deadline or (in_save and not is_saving(began_s)):
+    child, began_s = start(), time.time()
+    deadline = time.monotonic() + chance.uniform(0, first_s)
+    while (
+        newest() < goal or time.monotonic() < deadline or (in_save and not is_saving(began_s))
+    ):
         if os.waitpid(child, os.WNOHANG)[0]:
             sys.exit(f"the run ended after {len(moments)} kills; give it more steps")
         time.sleep(0.0005)
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
-    newest = max((int(p.name[5:]) for p in checkpoints.glob("step-*")), default=0)
-    moments.append({"step": newest, "in_save": is_saving(began_s)})
+    moments.append({"step": newest(), "in_save": is_saving(began_s)})
 _, status = os.waitpid(start(), 0)
 print(json.dumps({"moments": moments, "status": status}))
 """
