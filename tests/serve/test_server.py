@@ -313,6 +313,8 @@ def test_a_full_engine_answers_503_and_when_to_come_again(client, monkeypatch):
         assert response.status_code == 503 and int(response.headers["retry-after"]) >= 1
         assert "wait already" in response.json()["error"]["message"]
         waiting.cancel()
+        with pytest.raises(RuntimeError, match="cancelled"):
+            waiting.text()
     assert ask(server).is_success
 
 
@@ -329,7 +331,7 @@ def test_a_deadline_is_a_503_too(client):
 
 def test_what_fails_inside_is_logged_and_not_told(client, monkeypatch, caplog):
     server = client()
-    monkeypatch.setattr(server.app.state.engine, "submit", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr(server.app.state.engine.processor, "encode", lambda *_, **__: 1 / 0)
     with caplog.at_level(logging.ERROR):
         response = ask(server)
     assert response.status_code == 500

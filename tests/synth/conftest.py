@@ -6,12 +6,26 @@ from types import SimpleNamespace
 
 import pytest
 
+from voicetextblender.model.parts import resolve
 from voicetextblender.synth.writers import load_writer
 
 
 @pytest.fixture(autouse=True)
 def no_waits(monkeypatch):
     monkeypatch.setattr("voicetextblender.synth.remote._FIRST_WAIT_S", 0.001)
+
+
+@pytest.fixture
+def need_part():
+    """Skip a test whose large model part is in no package here, and say what installs it."""
+
+    def need(alias):
+        try:
+            resolve(alias)
+        except ValueError as missing:
+            pytest.skip(str(missing))
+
+    return need
 
 
 @contextmanager

@@ -70,6 +70,7 @@ def test_agreement_is_one_for_the_same_words_and_falls_with_others(monkeypatch):
 
 
 @pytest.mark.slow
-def test_agreement_by_meaning_sees_through_other_words():
+def test_agreement_by_meaning_sees_through_other_words(need_part):
+    need_part("all-minilm-l6-v2")
     near, far = agreement(["She is unwell."] * 2, ["She feels ill.", "The car is red."])
     assert near > 0.6 > 0.3 > far
