@@ -1,7 +1,7 @@
 """Systems: what answers the items, our model and what it is compared with.
 
-`ours` hears the clips as it is served: nothing is written down where nobody speaks, and clips are
-captioned if the model's settings say so. `direct` hears them alone, `captioned` with its own
+`ours` hears the clips as it is served: they are written down by the piece in which somebody speaks,
+and captioned if the model's settings say so. `direct` hears them alone, `captioned` with its own
 transcript of each behind it. `typed` is the same model, given what is said in them in writing.
 `base` is the LLM alone (the voice off), given the same, and `llm` that LLM loaded afresh. `whisper`
 is a speech recogniser with a decoder of its own, and `cascade` is that recogniser, then the same
@@ -56,7 +56,7 @@ def systems(model: SpeechLM, processor: SpeechLMProcessor, asr: str) -> dict[str
         raise ValueError("the model is in training mode, with dropout; call model.eval() first")
     name, text = describe(model), f"{model.config.model.llm}, {_dtype(model)}"
     ours = _Ours(model, processor)
-    says = ["silent where nobody is heard to speak"]
+    says = ["pieces with speech"]
     put: Rewrite = list
     if model.config.model.captions:
         says.append("clips captioned")
@@ -150,7 +150,8 @@ class _Ours:
     ) -> System:
         """Return the model as a system that reads what `rewrite` makes of the items.
 
-        If it `listens`, it is as it is served: a clip is written down where somebody speaks.
+        If it `listens`, it is as it is served: clips are written down by the piece in which
+        somebody speaks.
         """
         model, processor = self.model, self.processor
         mode = nullcontext if voice else model.voice_off
@@ -194,21 +195,21 @@ class _Ours:
     def answers(
         self, asked: Sequence[Conversation], max_new_tokens: int, voice: bool, listens: bool
     ) -> list[str]:
-        """Return the greedy answers; CTC has its part in transcripts."""
-        texts = [""] * len(asked)
+        """Return the greedy answers; CTC has its part in transcripts, which are made piecewise."""
         samples, decodings, places = [], [], []
         for place, one in enumerate(asked):
             clips, writes = load_clips(one), is_transcription(one)
-            if listens and writes and not any(find_speech(clips)):
-                continue
-            samples.append(self.processor.encode(one, clips, purpose="answer"))
             weight = self.model.config.ctc_decoding if writes else 0.0
-            decodings.append(Decoding(max_new_tokens, ctc_weight=weight))
-            places.append(place)
+            pieces = [[p.samples] for p in find_speech(clips)] if listens and writes else [clips]
+            for own in pieces:
+                samples.append(self.processor.encode(one, own, purpose="answer"))
+                decodings.append(Decoding(max_new_tokens, ctc_weight=weight))
+                places.append(place)
         found = answers(self.model, self.processor, samples, decodings, self.decoder(voice))
+        texts: list[list[str]] = [[] for _ in asked]
         for place, text in zip(places, found, strict=True):
-            texts[place] = text
-        return texts
+            texts[place].append(text)
+        return list(map(" ".join, texts))
 
 
 def is_transcription(asked: Conversation) -> bool:
