@@ -16,10 +16,11 @@ BLOCK_S = 60.0
 """Seconds decoded at a time, so that memory does not grow with the recording."""
 LONGEST_S = 15.0
 """Longest piece, in seconds: what the training clips reach."""
-PAUSE_S = 0.5
-"""A pause of this length ends a piece."""
-MARGIN_S = 0.2
-"""What is kept before and after speech: consonants begin more softly than detectors hear."""
+PAUSE_S = 0.8
+"""A pause of this length ends a piece; both margins fit in it."""
+MARGIN_S = 0.4
+"""What is kept before and after speech: consonants begin more softly than detectors hear, and a
+model that was trained on whole clips misses words at hard edges."""
 SPEECH = 0.5
 """Probability of speech above which a frame counts as speech."""
 SILENCE = 1e-3
