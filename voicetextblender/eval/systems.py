@@ -29,7 +29,7 @@ from voicetextblender.model.decode import build_decoder, is_lean
 from voicetextblender.model.generate import Decoding, answers
 from voicetextblender.model.modeling import SpeechLM
 from voicetextblender.model.processing import SpeechLMProcessor
-from voicetextblender.speech import find_speech
+from voicetextblender.speech import MARGIN_S, find_speech
 from voicetextblender.synth.check import load_recogniser
 from voicetextblender.text import LANGUAGES, transcribe_instruction
 
@@ -56,7 +56,7 @@ def systems(model: SpeechLM, processor: SpeechLMProcessor, asr: str) -> dict[str
         raise ValueError("the model is in training mode, with dropout; call model.eval() first")
     name, text = describe(model), f"{model.config.model.llm}, {_dtype(model)}"
     ours = _Ours(model, processor)
-    says = ["pieces with speech"]
+    says = [f"pieces with speech and {MARGIN_S} s around it"]
     put: Rewrite = list
     if model.config.model.captions:
         says.append("clips captioned")
