@@ -113,9 +113,11 @@ def vllm(python: str, llm: str, dtype: str, rows: int, new: int) -> Iterator[Cal
         ask.flush()
         return float(answer.readline())
 
-    yield run
-    ask.close()
-    child.wait()
+    try:
+        yield run
+    finally:
+        ask.close()
+        child.wait()
 
 
 @torch.inference_mode()

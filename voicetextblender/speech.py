@@ -16,11 +16,11 @@ BLOCK_S = 60.0
 """Seconds decoded at a time, so that memory does not grow with the recording."""
 LONGEST_S = 15.0
 """Longest piece, in seconds: what the training clips reach."""
-PAUSE_S = 0.8
-"""A pause of this length ends a piece; both margins fit in it."""
 MARGIN_S = 0.4
 """What is kept before and after speech: consonants begin more softly than detectors hear, and a
 model that was trained on whole clips misses words at hard edges."""
+PAUSE_S = 2 * MARGIN_S
+"""A pause of this length ends a piece: both margins fit in it."""
 SPEECH = 0.5
 """Probability of speech above which a frame counts as speech."""
 SILENCE = 1e-3
@@ -82,7 +82,7 @@ def find_speech(
             while len(held) > margin:  # nothing yet: keep a margin alone
                 held.pop(0)
                 begin += 1
-        elif len(held) - num_speech_until >= max(pause, 2 * margin):
+        elif len(held) - num_speech_until >= pause:
             yield _piece(held[: num_speech_until + margin], begin)
             begin += num_speech_until + margin
             held, num_speech_until = held[num_speech_until + margin :], 0

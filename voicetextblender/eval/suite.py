@@ -73,7 +73,7 @@ class EvalSet(Settings):
     """Longest answer, in tokens."""
 
     systems: tuple[str, ...] | None = None
-    """Who answers: ours, typed, base, llm, cascade, whisper; null takes those that make sense."""
+    """Who answers (docs/evaluation.md); null takes those that make sense."""
 
     @model_validator(mode="after")
     def _is_a_file_or_made(self) -> Self:

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from voicetextblender.chat import Conversation
-from voicetextblender.model.generate import Decoding
 from voicetextblender.serve.engine import Engine, Request
 from voicetextblender.serve.transcribe import Task, segments_of
 from voicetextblender.text import LANGUAGES
@@ -26,37 +25,42 @@ Submit = Callable[..., Request]
 
 
 def conversing(engine: Engine) -> Submit:
-    """Return what conversations are asked with: captioned first, if engine or model say so."""
+    """Return what conversations are asked with: captioned first, if engine or model say so.
+
+    It waits for the captions, so it is not for an event loop's thread.
+    """
     wanted = engine.settings.captions
     if wanted is None:
         wanted = engine.model.config.model.captions
-    return _Captioner(engine).submit if wanted else engine.submit
+    if not wanted:
+        return engine.submit
+    captions = _Captions(engine)
+
+    def submit(
+        conversation: Conversation,
+        clips: Sequence[np.ndarray] = (),
+        *how: Any,
+        voice: bool = True,
+        **more: Any,
+    ) -> Request:
+        if voice:
+            lang = conversation.lang if conversation.lang in LANGUAGES else "en"
+            conversation = conversation.captioned([captions.of(clip, lang) for clip in clips])
+        return engine.submit(conversation, clips, *how, voice=voice, **more)
+
+    return submit
 
 
-class _Captioner:
-    """Writes captions before it asks; waits for them, so it is not for an event loop's thread."""
+class _Captions:
+    """The transcripts of the last clips."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.known: dict[bytes, str] = {}
         self.lock = threading.Lock()
 
-    def submit(
-        self,
-        conversation: Conversation,
-        clips: Sequence[np.ndarray] = (),
-        decoding: Decoding = Decoding(),
-        *,
-        voice: bool = True,
-        **how: Any,
-    ) -> Request:
-        """Ask as `Engine.submit` does, with the model's own transcript behind each clip."""
-        if voice and clips:
-            lang = conversation.lang if conversation.lang in LANGUAGES else "en"
-            conversation = conversation.captioned([self._caption(clip, lang) for clip in clips])
-        return self.engine.submit(conversation, clips, decoding, voice=voice, **how)
-
-    def _caption(self, clip: np.ndarray, lang: str) -> str:
+    def of(self, clip: np.ndarray, lang: str) -> str:
+        """Return what is said in (S,) samples, which is asked of the engine if it is new."""
         name = hashlib.blake2b(clip.tobytes(), key=lang.encode()).digest()
         with self.lock:
             text = self.known.pop(name, None)
