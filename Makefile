@@ -35,6 +35,8 @@ corpus: $(INSTALLED)
 	$(BIN)/python recipes/data/tasks.py $(DATA)/text/everyday.en.txt.gz $(DATA)/text/tasks.jsonl 2000
 	$(BIN)/python recipes/data/questions.py $(DATA)/text/chats.jsonl $(DATA)/text/everyday.en.txt.gz \
 	  $(DATA)/text/questions.jsonl $(HELD_OUT)
+	$(BIN)/python recipes/data/dictionary.py /usr/share/wordnet $(DATA)/text/dictionary.en.txt.gz \
+	  $(HELD_OUT)
 	for recipe in speech-en ast mixed robust questions sqa kokoro-en; do \
 	  $(BIN)/vtb synth run recipes/data/$$recipe.yaml --out $(DATA)/$$recipe || exit; done
 

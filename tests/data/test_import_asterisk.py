@@ -130,6 +130,16 @@ def test_a_language_that_is_not_installed_says_what_to_install(packages, tmp_pat
         import_asterisk(packages, tmp_path / "out", languages=["it"])
 
 
+def test_without_a_choice_the_installed_languages_are_taken(packages, tmp_path):
+    import_asterisk(packages, tmp_path / "out")
+    assert {path.name for path in (tmp_path / "out").glob("asr-*")} == {
+        "asr-en.jsonl",
+        "asr-it.jsonl",
+    }
+    with pytest.raises(FileNotFoundError, match="apt-get install asterisk-core-sounds-en`"):
+        import_asterisk(tmp_path / "nothing", tmp_path / "none")
+
+
 def test_an_unknown_language_is_refused(packages, tmp_path):
     with pytest.raises(ValueError, match="knows no language 'sv'; use some of en, es, fr, it, ru"):
         import_asterisk(packages, tmp_path / "out", languages=["sv"])

@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,6 +14,8 @@ import numpy as np
 import pytest
 
 from voicetextblender import audio
+from voicetextblender.chat import Audio
+from voicetextblender.serve.feedback import Talk
 from voicetextblender.serve.labels import LABELS, in_language
 from voicetextblender.serve.transcribe import Segment, Transcript
 
@@ -73,6 +76,23 @@ def test_a_turn_is_typed_spoken_or_both_and_the_answer_grows(page, clip):
 
 
 @pytest.mark.slow
+def test_what_a_captioning_model_heard_is_shown_below_the_recording(page, start, clip):
+    from voicetextblender.serve.captions import captioning
+
+    assert captioning(start()) is None
+    captions = captioning(start(captions=True))
+    captions.of = lambda samples: f"{len(samples)} words"
+    heard = replace(page, captions=captions)
+    talk = Talk()
+    assert say(heard, talk, "Well?", clip)[-1][0]["content"] == [
+        "Well?",
+        {"path": clip},
+        "“8000 words”",
+    ]
+    assert talk.turns[0].parts[1] == Audio(clip)  # it may be wrong, and is not for training
+    assert "words" not in str(say(page, Talk(), "Well?", clip)[-1])
+
+
 def test_an_answer_that_is_stopped_stays_as_far_as_it_came(page):
     from voicetextblender.serve.feedback import Talk
 

@@ -27,16 +27,19 @@ def ui(
 
     Example: vtb ui --model runs/demo/model
     """
+    from voicetextblender.serve.captions import captioning
     from voicetextblender.serve.engine import Engine
     from voicetextblender.serve.ui import Page, answering, launch, writing
     from voicetextblender.synth.check import load_recogniser
 
     speech_lm, processor = load_model(model)
     engine = Engine(speech_lm, processor, name=str(model))
+    captions = captioning(engine)
     page = Page(
         str(model),
         keep,
-        ask=answering(engine),
+        ask=answering(engine, captions),
+        captions=captions,
         write_down=writing(engine),
         speak=_speak(voice),
         # A merged model has no language model of before in it to compare with.

@@ -28,11 +28,12 @@ def import_asterisk(
     source: Path,
     out: Path,
     given: Given = NOTHING_GIVEN,
-    languages: Sequence[str] = tuple(_ASTERISK_VOICES),
+    languages: Sequence[str] = (),
 ) -> ImportReport:
     """Import the telephone prompts of Debian's `asterisk-core-sounds-XX-g722`.
 
     The source is the folder that has `asterisk/sounds` and `doc` in it: INSTALLED, unless copied.
+    Without `languages`, those are taken that are there.
 
     Writes `clips/XX/key.opus`, `asr-XX.jsonl`, and, as the same key in two languages is a
     translation, `ast-XX-en.jsonl` and `ast-en-XX.jsonl`. Raises ValueError for another language,
@@ -41,7 +42,8 @@ def import_asterisk(
     sounds, docs = source / "asterisk/sounds", source / "doc"
     dropped: Counter[str] = Counter()
     clips: dict[str, dict[str, Audio]] = {}
-    chosen = [given.lang] if given.lang else languages
+    there = [lang for lang in _ASTERISK_VOICES if _asterisk_recordings(sounds / lang)]
+    chosen = [given.lang] if given.lang else languages or there or ["en"]
     for lang in chosen:
         if lang not in _ASTERISK_VOICES:
             raise ValueError(
@@ -49,7 +51,12 @@ def import_asterisk(
                 f"use some of {', '.join(_ASTERISK_VOICES)}"
             )
         texts, left_out = read_listing(_asterisk_listing(lang, docs), lang)
-        recordings = _asterisk_recordings(lang, sounds / lang)
+        recordings = _asterisk_recordings(sounds / lang)
+        if not recordings:
+            raise FileNotFoundError(
+                f"{sounds / lang}: no recordings of the '{lang}' prompts; run "
+                f"`apt-get install asterisk-core-sounds-{lang}-g722`"
+            )
         clips[lang] = _asterisk_clips(lang, texts, recordings, out)
         dropped.update(
             left_out.get(key, "no text") for key in recordings.keys() - clips[lang].keys()
@@ -83,14 +90,9 @@ def _asterisk_listing(lang: str, docs: Path) -> list[str]:
         return file.readlines()
 
 
-def _asterisk_recordings(lang: str, folder: Path) -> dict[str, Path]:
+def _asterisk_recordings(folder: Path) -> dict[str, Path]:
     """Return the G.722 files of a language by their key, which may have a folder in it."""
     paths = sorted(folder.rglob("*.g722"))
-    if not paths:
-        raise FileNotFoundError(
-            f"{folder}: no recordings of the '{lang}' prompts; run "
-            f"`apt-get install asterisk-core-sounds-{lang}-g722`"
-        )
     return {path.relative_to(folder).with_suffix("").as_posix(): path for path in paths}
 
 

@@ -24,17 +24,22 @@ Submit = Callable[..., Request]
 """Asks for an answer, as `Engine.submit` does."""
 
 
-def conversing(engine: Engine) -> Submit:
-    """Return what conversations are asked with: captioned first, if engine or model say so.
-
-    It waits for the captions, so it is not for an event loop's thread.
-    """
+def captioning(engine: Engine) -> "Captions | None":
+    """Return what captions clips; None if neither the engine's settings nor the model want that."""
     wanted = engine.settings.captions
     if wanted is None:
         wanted = engine.model.config.model.captions
-    if not wanted:
+    return Captions(engine) if wanted else None
+
+
+def conversing(engine: Engine, captions: "Captions | None" = None) -> Submit:
+    """Return what conversations are asked with: captioned first, if engine or model say so.
+
+    It waits for the captions, so it is not for an event loop's thread. `captions` are those that
+    somebody else looks at too.
+    """
+    if (captions := captions or captioning(engine)) is None:
         return engine.submit
-    captions = _Captions(engine)
 
     def submit(
         conversation: Conversation,
@@ -44,14 +49,14 @@ def conversing(engine: Engine) -> Submit:
         **more: Any,
     ) -> Request:
         if voice:
-            lang = conversation.lang if conversation.lang in LANGUAGES else "en"
-            conversation = conversation.captioned([captions.of(clip, lang) for clip in clips])
+            words = [captions.of(clip, conversation.lang) for clip in clips]
+            conversation = conversation.captioned(words)
         return engine.submit(conversation, clips, *how, voice=voice, **more)
 
     return submit
 
 
-class _Captions:
+class Captions:
     """The transcripts of the last clips."""
 
     def __init__(self, engine: Engine) -> None:
@@ -59,8 +64,12 @@ class _Captions:
         self.known: dict[bytes, str] = {}
         self.lock = threading.Lock()
 
-    def of(self, clip: np.ndarray, lang: str) -> str:
-        """Return what is said in (S,) samples, which is asked of the engine if it is new."""
+    def of(self, clip: np.ndarray, lang: str | None = None) -> str:
+        """Return what is said in (S,) samples, which is asked of the engine if it is new.
+
+        What is spoken is taken for English if `lang` is not known.
+        """
+        lang = lang if lang in LANGUAGES else "en"
         name = hashlib.blake2b(clip.tobytes(), key=lang.encode()).digest()
         with self.lock:
             text = self.known.pop(name, None)

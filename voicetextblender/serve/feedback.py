@@ -29,6 +29,8 @@ class Talk:
     turns: list[Turn] = field(default_factory=list)
     opinions: dict[int, Opinion] = field(default_factory=dict)
     """By the number of the turn."""
+    heard: dict[str, str] = field(default_factory=dict)
+    """What the model wrote down of recordings, by their path; it may have misheard."""
 
     def judge(self, turn: int, opinion: Opinion | None) -> None:
         """Praise an answer, find it wrong, or (None) take that back."""

@@ -20,7 +20,7 @@ from voicetextblender.audio import load
 from voicetextblender.chat import Audio, Conversation, Text, assistant, user
 from voicetextblender.data.records import load_clips
 from voicetextblender.model.generate import Decoding
-from voicetextblender.serve.captions import conversing
+from voicetextblender.serve.captions import Captions, conversing
 from voicetextblender.serve.engine import Engine
 from voicetextblender.serve.feedback import Talk, keep
 from voicetextblender.serve.labels import in_language
@@ -64,6 +64,8 @@ class Page:
     """Reads answers aloud."""
     hear: Hear | None = None
     """Compares; None where there is no LLM alone to compare with."""
+    captions: Captions | None = None
+    """Shows what was heard; None for a model that does not write clips down."""
 
     # --- talk ---
 
@@ -83,8 +85,14 @@ class Page:
         text = ""
         yield shown(talk, text)
         try:
+            clips = load_clips(conversation)
+            if self.captions:
+                words = map(self.captions.of, clips)
+                paths = (clip.audio for clip in conversation.clips)
+                talk.heard = dict(zip(paths, words, strict=True))
+                yield shown(talk, text)
             decoding = Decoding(int(longest), temperature, seed=seed)
-            pieces = self.ask(conversation, load_clips(conversation), decoding, True)
+            pieces = self.ask(conversation, clips, decoding, True)
             updated = 0.0
             for piece in pieces:
                 text += piece
@@ -213,9 +221,9 @@ class Page:
         yield [typed, *texts]
 
 
-def answering(engine: Engine) -> Ask:
-    """Return what answers with an engine."""
-    submit = conversing(engine)
+def answering(engine: Engine, captions: Captions | None = None) -> Ask:
+    """Return what answers with an engine; `captions` are those that are shown."""
+    submit = conversing(engine, captions)
 
     def ask(
         conversation: Conversation, clips: Sequence[np.ndarray], decoding: Decoding, voice: bool
@@ -239,14 +247,21 @@ def writing(engine: Engine) -> WriteDown:
 
 def shown(talk: Talk, growing: str | None = None) -> list[dict[str, Any]]:
     """Return the talk as Gradio's messages, one a turn, with the answer that grows."""
-    messages = [{"role": turn.role, "content": list(map(_part, turn.parts))} for turn in talk.turns]
+    messages = [
+        {"role": turn.role, "content": [p for part in turn.parts for p in _shown(part, talk)]}
+        for turn in talk.turns
+    ]
     if growing is not None:
         messages.append({"role": "assistant", "content": growing or "…"})
     return messages
 
 
-def _part(part: Text | Audio) -> str | dict[str, str]:
-    return part.text if isinstance(part, Text) else {"path": part.audio}
+def _shown(part: Text | Audio, talk: Talk) -> list[str | dict[str, str]]:
+    """Return text, or a recording and what was heard in it."""
+    if isinstance(part, Text):
+        return [part.text]
+    words = talk.heard.get(part.audio)
+    return [{"path": part.audio}, *([f"“{words}”"] if words else [])]
 
 
 def turn_of(index: int | tuple[int, int] | list[int]) -> int:
