@@ -29,7 +29,7 @@ def main(model: Path, out: Path, number: str, *patterns: str) -> None:
         words = [" ".join(segment.text for segment in segments) for segments in heard]
         return replace(conversation.captioned(words), id=f"{conversation.id}-captioned")
 
-    sources = [Records(pattern) for pattern in patterns]
+    sources = [Records(str(Path(pattern).absolute())) for pattern in patterns]
     chosen = [
         source[place]
         for source in sources
