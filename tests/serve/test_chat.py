@@ -37,3 +37,13 @@ def test_a_missing_recording_is_an_error_and_nothing_is_lost(chat):
     with pytest.raises(FileNotFoundError, match="nowhere.wav"):
         chat.add_audio("nowhere.wav")
     assert len(chat.turns) == 2 and chat.pending == []
+
+
+def test_a_captioning_model_says_what_it_heard_before_it_answers(chat, start):
+    captioned = Chat(start(captions=True), Decoding(max_new_tokens=4))
+    samples = np.zeros(1600, np.float32)
+    captioned.captions.correct(samples, "one word")
+    captioned.add_clip(samples, "microphone")
+    assert captioned.heard() == "one word"
+    chat.add_clip(samples, "microphone")
+    assert chat.heard() is None

@@ -81,7 +81,8 @@ def test_what_a_captioning_model_heard_is_shown_below_the_recording(page, start,
 
     assert captioning(start()) is None
     captions = captioning(start(captions=True))
-    captions.of = lambda samples: f"{len(samples)} words"
+    samples = audio.load(clip)
+    captions.correct(samples, "8000 words")  # so it need not be heard
     heard = replace(page, captions=captions)
     talk = Talk()
     assert say(heard, talk, "Well?", clip)[-1][0]["content"] == [
@@ -91,6 +92,14 @@ def test_what_a_captioning_model_heard_is_shown_below_the_recording(page, start,
     ]
     assert talk.turns[0].parts[1] == Audio(clip)  # it may be wrong, and is not for training
     assert "words" not in str(say(page, Talk(), "Well?", clip)[-1])
+    at = SimpleNamespace(index=[0, 2], previous_value="“8000 words”", value="“Eight words”")
+    assert "“Eight words”" in list(heard.correct(talk, 0.0, 16, at))[-1][0]["content"]
+    assert captions.of(samples) == "Eight words"
+    assert talk.turns[0].parts[1] == Audio(
+        clip, text="Eight words"
+    )  # somebody listened: for training
+    at = SimpleNamespace(index=[0, 0], previous_value="Well?", value="And?")
+    assert list(heard.correct(talk, 0.0, 16, at))[-1][0]["content"][0] == "And?"
 
 
 def test_an_answer_that_is_stopped_stays_as_far_as_it_came(page):
@@ -129,10 +138,18 @@ def test_opinions_and_corrections_are_kept_for_training(page, clip, monkeypatch)
     say(page, talk, "what is said?", clip)
     page.judge(talk, SimpleNamespace(index=1, liked=False))
     assert len(Records(str(page.folder / "bad.jsonl"))) == 1
-    list(page.correct(talk, 0.0, 16, SimpleNamespace(index=[1, 0], value="a tone")))
+    list(
+        page.correct(
+            talk, 0.0, 16, SimpleNamespace(index=[1, 0], previous_value="", value="a tone")
+        )
+    )
     (line,) = (page.folder / "good.jsonl").read_text().splitlines()
     assert json.loads(line)["messages"][1]["content"] == "a tone"
-    list(page.correct(talk, 0.0, 16, SimpleNamespace(index=0, value="what is said?")))
+    list(
+        page.correct(
+            talk, 0.0, 16, SimpleNamespace(index=0, previous_value="", value="what is said?")
+        )
+    )
     assert [turn.role for turn in talk.turns] == ["user", "assistant"]
     shown, back = page.undo(talk, SimpleNamespace(index=0))
     assert shown == [] and back == {"text": "what is said?", "files": [clip]}

@@ -230,11 +230,9 @@ def chat(
                     talk.new()
                 case ["/record"]:
                     spoken = np.concatenate(list(_until_enter()) or [np.zeros(0, np.float32)])
-                    seconds = talk.add_clip(spoken, "microphone")
-                    note(f"{seconds:.1f} s added; now type a message, or just Enter")
+                    _added(talk.add_clip(spoken, "microphone"), talk.heard())
                 case ["/audio", path]:
-                    seconds = talk.add_audio(path)
-                    note(f"{seconds:.1f} s added; now type a message, or just Enter")
+                    _added(talk.add_audio(path), talk.heard())
                 case [word, *_] if word.startswith("/"):
                     note(f"'{word}' is no command; {HELP}")
                 case _:
@@ -244,6 +242,13 @@ def chat(
         except (ValueError, OSError) as error:
             note(f"Error: {error}")
     engine.close()
+
+
+def _added(seconds: float, heard: str | None) -> None:
+    words = (
+        "" if heard is None else f", heard as “{heard}”" if heard else ", in which nobody speaks"
+    )
+    note(f"{seconds:.1f} s added{words}; now type a message, or just Enter")
 
 
 def _answer(pieces: Iterator[str]) -> None:

@@ -70,13 +70,21 @@ class Captions:
         What is spoken is taken for English if `lang` is not known.
         """
         lang = lang if lang in LANGUAGES else "en"
-        name = hashlib.blake2b(clip.tobytes(), key=lang.encode()).digest()
         with self.lock:
-            text = self.known.pop(name, None)
+            text = self.known.get(_name(clip, lang))
         if text is None:
             text = " ".join(s.text for s in segments_of(self.engine, [clip], Task(lang)))
+        self.correct(clip, text, lang)
+        return text
+
+    def correct(self, clip: np.ndarray, text: str, lang: str = "en") -> None:
+        """Remember what is said in (S,) samples; the last used is the last to be forgotten."""
         with self.lock:
-            self.known[name] = text  # the last used is the last to be forgotten
+            self.known.pop(name := _name(clip, lang), None)
+            self.known[name] = text
             if len(self.known) > KEPT:
                 del self.known[next(iter(self.known))]
-        return text
+
+
+def _name(clip: np.ndarray, lang: str) -> bytes:
+    return hashlib.blake2b(clip.tobytes(), key=lang.encode()).digest()

@@ -8,7 +8,7 @@ import numpy as np
 from voicetextblender.audio import SAMPLE_RATE, load
 from voicetextblender.chat import Audio, Conversation, Part, Text, Turn, assistant
 from voicetextblender.model.generate import Decoding
-from voicetextblender.serve.captions import Submit, conversing
+from voicetextblender.serve.captions import Captions, Submit, captioning, conversing
 from voicetextblender.serve.engine import Engine
 
 HELP = (
@@ -28,11 +28,13 @@ class Chat:
     """Samples of every recording so far, those that wait included."""
     pending: list[Part] = field(default_factory=list)
     """Recordings that wait for the message that they go with."""
+    captions: Captions | None = field(init=False)
     submit: Submit = field(init=False)
 
     def __post_init__(self) -> None:
         """Ask the engine as its settings say."""
-        self.submit = conversing(self.engine)
+        self.captions = captioning(self.engine)
+        self.submit = conversing(self.engine, self.captions)
 
     def add_audio(self, path: str) -> float:
         """Add a recording to the next message and return its seconds. Raises ValueError."""
@@ -43,6 +45,10 @@ class Chat:
         self.pending.append(Audio(name))
         self.clips.append(samples)
         return len(samples) / SAMPLE_RATE
+
+    def heard(self) -> str | None:
+        """Return what the newest recording is captioned with; None without captions."""
+        return self.captions.of(self.clips[-1]) if self.captions else None
 
     def say(self, text: str) -> Iterator[str]:
         """Send the message with its recordings and yield the answer as it grows."""
