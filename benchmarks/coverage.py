@@ -29,7 +29,7 @@ def said(pattern: str) -> Iterator[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--test", nargs="+", required=True)
     parser.add_argument("--train", nargs="+", required=True)
     parser.add_argument("--and", dest="more", nargs="+", default=[])
