@@ -1,7 +1,7 @@
 """Conversations with captions: `python recipes/data/captioned.py MODEL OUT NUMBER FILES…`.
 
 MODEL, a folder, writes the clips of NUMBER conversations of FILES down, as it does when it is
-served (`voicetextblender/serve/captions.py`), and OUT gets them with those words, right or wrong,
+served, and OUT gets them with those words, right or wrong,
 below each clip: to learn to read a caption and to listen nevertheless.
 """
 
@@ -14,19 +14,17 @@ from voicetextblender.chat import Conversation
 from voicetextblender.cli.common import load_model
 from voicetextblender.data.records import Records, load_clips, spread, write_lines
 from voicetextblender.progress import progress_bar
+from voicetextblender.serve.captions import Captions
 from voicetextblender.serve.engine import Engine
-from voicetextblender.serve.transcribe import Task, segments_of
 
 AT_ONCE = 16  # conversations
 
 
 def main(model: Path, out: Path, number: str, *patterns: str) -> None:
-    engine = Engine(*load_model(model))
+    captions = Captions(Engine(*load_model(model)))
 
     def captioned(conversation: Conversation) -> Conversation:
-        task = Task(conversation.lang or "en")
-        heard = [segments_of(engine, [clip], task) for clip in load_clips(conversation)]
-        words = [" ".join(segment.text for segment in segments) for segments in heard]
+        words = [captions.of(clip, conversation.lang) for clip in load_clips(conversation)]
         return replace(conversation.captioned(words), id=f"{conversation.id}-captioned")
 
     sources = [Records(str(Path(pattern).absolute())) for pattern in patterns]

@@ -9,7 +9,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from voicetextblender.audio import load
-from voicetextblender.chat import Audio, Conversation, Text, Turn, assistant, user
+from voicetextblender.chat import Audio, Conversation, Text, assistant, user
 from voicetextblender.data.records import load_clips
 from voicetextblender.model.generate import Decoding
 from voicetextblender.serve.captions import Captions, conversing
@@ -130,7 +130,7 @@ class Page:
     def correct(
         self, talk: Talk, temperature: float, longest: int, at: gr.EditData
     ) -> Iterator[list[dict[str, Any]]]:
-        """Keep what an answer should have been, or ask anew with what was said or heard changed."""
+        """Keep what an answer should have been, or ask anew with one's own words changed."""
         number, text = turn_of(at.index), str(at.value).strip()
         if talk.turns[number].role == "assistant":
             talk.correct(number, text)
@@ -138,22 +138,8 @@ class Page:
             yield shown(talk)
         else:
             turn = talk.cut(number)[0]
-            said = [clip for clip in turn.clips if at.previous_value == _quoted(clip, talk)]
-            if said and self.captions:
-                turn = self._corrected(turn, said[0], text.strip("“”"))
-            else:
-                turn = user(*([text] if text else []), *turn.clips)
-            talk.turns.append(turn)
+            talk.turns.append(user(*([text] if text else []), *turn.clips))
             yield from self.reply(talk, temperature, longest)
-
-    def _corrected(self, turn: Turn, clip: Audio, words: str) -> Turn:
-        """Return a turn in whose clip somebody says those words."""
-        assert self.captions is not None
-        self.captions.correct(load(clip.audio, clip.start, clip.duration), words)
-        return Turn(
-            turn.role,
-            tuple(replace(part, text=words) if part is clip else part for part in turn.parts),
-        )
 
     def _keep(self, talk: Talk) -> None:
         path = keep(self.folder, talk, {"model": self.name, "made_with": "vtb ui"})
@@ -274,13 +260,8 @@ def _shown(part: Text | Audio, talk: Talk) -> list[str | dict[str, str]]:
     """Return text, or a recording and what was heard in it."""
     if isinstance(part, Text):
         return [part.text]
-    return [{"path": part.audio}, *filter(None, [_quoted(part, talk)])]
-
-
-def _quoted(clip: Audio, talk: Talk) -> str:
-    """Return what was heard in a recording as it is shown."""
-    words = talk.heard.get(clip.audio)
-    return f"“{words}”" if words else ""
+    words = talk.heard.get(part.audio)
+    return [{"path": part.audio}, *([f"“{words}”"] if words else [])]
 
 
 def turn_of(index: int | tuple[int, int] | list[int]) -> int:
